@@ -209,8 +209,8 @@ def write_average_depth(path: str | Path, depths: dict[tuple[int, int], float]) 
     try:
         with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
             file.write("\n".join(lines) + "\n")
-        os.chmod(temporary, 0o644)  # mkstemp makes files for the owner only; a data folder is shared
-        os.replace(temporary, path)
+        Path(temporary).chmod(0o644)  # mkstemp makes files for the owner only; a data folder is shared
+        Path(temporary).replace(path)
     except BaseException:
-        os.unlink(temporary)
+        Path(temporary).unlink()
         raise

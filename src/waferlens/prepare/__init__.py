@@ -1,0 +1,1 @@
+"""What happens between a file and a network, the same for training and inspection."""

@@ -57,7 +57,7 @@ def fill_input(out: Float32[np.ndarray, "h w"], image: Image) -> None:
             "crop it to one hole at the same pixel size, or use a bundle trained for this size",
         )
     if image.full_scale == GREY_FULL_SCALE:
-        np.copyto(out, pixels, casting="same_kind" if pixels.dtype.kind == "f" else "unsafe")
+        np.copyto(out, pixels, casting="same_kind")
     else:
         # scaled in float64 and rounded once: 65535 / 257 is 255 exactly, and equal grey stays equal
         np.copyto(out, pixels * (GREY_FULL_SCALE / np.float64(image.full_scale)), casting="same_kind")
