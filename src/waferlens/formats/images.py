@@ -7,6 +7,8 @@ that is not exactly one whole grey image is refused by name. Nothing is ever sca
 
 from __future__ import annotations
 
+import os
+import stat
 import struct
 import zlib
 from collections.abc import Iterator
@@ -108,12 +110,14 @@ def read_bytes(path: str) -> bytes:
     try:
         # unbuffered: for files of some kilobytes the buffer costs more than the reading
         with Path(path).open("rb", buffering=0) as file:
-            data = file.read(MAX_BYTES + 1)
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):  # a device could be read for ever
+                raise InputError(path, "cannot be read: not a regular file")
+            if status.st_size > MAX_BYTES:
+                raise FormatError(path, f"the file is larger than {MAX_BYTES // 2**20} MiB; no image is")
+            return file.readall()
     except OSError as wrong:
         raise InputError(path, f"cannot be read: {wrong.strerror or wrong}") from wrong
-    if len(data) > MAX_BYTES:
-        raise FormatError(path, f"the file is larger than {MAX_BYTES // 2**20} MiB, more than an image can need")
-    return data
 
 
 def decode(data: bytes, path: str = "") -> Image:
