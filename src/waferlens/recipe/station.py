@@ -1,0 +1,31 @@
+"""Which sections a recipe has: its station says."""
+
+from __future__ import annotations
+
+import difflib
+
+from waferlens.errors import Fault, RecipeError
+from waferlens.recipe.hole import HoleRecipe
+from waferlens.recipe.sections import Recipe
+from waferlens.recipe.yamltree import Node
+
+STATIONS = ("hole",)
+"""The stations that have recipes."""
+
+
+def station_model(tree: Node, faults: list[Fault]) -> type[Recipe]:
+    """The model of the station a tree names; a misspelt station is judged as the one that was meant.
+
+    Raises:
+        RecipeError: it names none that is known; nothing else of it can be judged then.
+    """
+    said = tree.value.get("station")
+    if said is None:
+        raise RecipeError([*faults, Fault(tree.where, f"station: is missing; one of {', '.join(STATIONS)}")])
+    near = difflib.get_close_matches(str(said.value), STATIONS, n=1, cutoff=0.5)
+    match near:
+        case ["hole"]:
+            return HoleRecipe
+        case _:
+            what = f"station = {said.plain()}: unknown station; one of {', '.join(STATIONS)}"
+            raise RecipeError([*faults, Fault(said.where, what)])

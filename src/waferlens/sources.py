@@ -1,0 +1,207 @@
+"""Where the methods come from: one entry a source, named by its key in recipes, run cards and docstrings.
+
+S0 to S4 are the five documents whose systems waferlens rebuilds; `waferlens` marks what is ours.
+"""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+
+from waferlens.errors import UsageError
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A document, a paper or a standard."""
+
+    title: str
+    authors: str
+    """Authors, or the body that issued a standard."""
+    year: int | None
+    """Year of issue; None where the document bears no date."""
+    used: str
+    """What waferlens takes from it."""
+
+    def __str__(self) -> str:
+        when = f", {self.year}" if self.year is not None else ""
+        return f"{self.authors}{when}: {self.title}"
+
+
+SOURCES: dict[str, Source] = {
+    "waferlens": Source("waferlens", "the maintainers", 2025, "what is our own design"),
+    # The five documents
+    "S0": Source(
+        "High Topology SEMI wafers: Height Variation Map Prediction",
+        "M. Kalyanaraman, K. Ravichandiran",
+        None,
+        "wafer station: auto-focus sync, raw reader, height maps by FCRN",
+    ),
+    "S1": Source(
+        "Samsung project report, machine intelligence seminar: depth maps of SEM images by pix2pix",
+        "Kwon Junwoo, Kim Sooyoung",
+        None,
+        "hole station: shallow U-Nets, pix2pix, Noise2Self",
+    ),
+    "S2": Source(
+        "Die Defect Detection for Integrated Circuit using Deep Learning Object Detection Techniques",
+        "Wong Tack Hwa",
+        2023,
+        "package station: region of interest, synthetic defects, detector, pruning",
+    ),
+    "S3": Source(
+        "Depth Estimation from Single Image Using CNN-Residual Network",
+        "Tang Hoai Duy, Pham Ha Van Dong",
+        2022,
+        "wafer station: depth networks with up-projection",
+    ),
+    "S4": Source(
+        "Dacon Study: Samsung AI Challenge, 3D metrology",
+        "kimjiil2013",
+        2022,
+        "hole station: folder layout, autoencoder, CycleGAN",
+    ),
+    # Simulation of the hole
+    "palasantzas-1993": Source(
+        "Roughness spectrum and surface width of self-affine fractal surfaces via the K-correlation model",
+        "G. Palasantzas",
+        1993,
+        "spectrum of the contour roughness",
+    ),
+    "mack-2011": Source(
+        "Analytic form for the power spectral density in one, two, and three dimensions",
+        "C. A. Mack",
+        2011,
+        "spectrum of the contour roughness and its discretisation",
+    ),
+    "seiler-1983": Source(
+        "Secondary electron emission in the scanning electron microscope",
+        "H. Seiler",
+        1983,
+        "yield against tilt",
+    ),
+    "frank-2005": Source(
+        "Noise analysis of scanning electron microscopes",
+        "L. Frank",
+        2005,
+        "shot noise of a cascade: more than Poisson",
+    ),
+    # Networks and training
+    "ronneberger-2015": Source(
+        "U-Net: Convolutional Networks for Biomedical Image Segmentation",
+        "O. Ronneberger, P. Fischer, T. Brox",
+        2015,
+        "hole-unet-*, generator of hole-pix2pix",
+    ),
+    "isola-2017": Source(
+        "Image-to-Image Translation with Conditional Adversarial Networks",
+        "P. Isola, J.-Y. Zhu, T. Zhou, A. A. Efros",
+        2017,
+        "hole-pix2pix: PatchGAN, L1 beside the adversarial loss",
+    ),
+    "mao-2017": Source(
+        "Least Squares Generative Adversarial Networks",
+        "X. Mao, Q. Li, H. Xie, R. Y. K. Lau, Z. Wang, S. P. Smolley",
+        2017,
+        "the `mse` adversarial loss",
+    ),
+    "hinton-2006": Source(
+        "Reducing the Dimensionality of Data with Neural Networks",
+        "G. E. Hinton, R. R. Salakhutdinov",
+        2006,
+        "hole-autoencoder",
+    ),
+    "shi-2016": Source(
+        "Real-Time Single Image and Video Super-Resolution Using an Efficient Sub-Pixel Convolutional Neural Network",
+        "W. Shi, J. Caballero, F. Huszar, J. Totz, A. P. Aitken, R. Bishop, D. Rueckert, Z. Wang",
+        2016,
+        "pixel shuffle at both ends of hole-fast",
+    ),
+    "kendall-2017": Source(
+        "What Uncertainties Do We Need in Bayesian Deep Learning for Computer Vision?",
+        "A. Kendall, Y. Gal",
+        2017,
+        "per-pixel sigma by likelihood",
+    ),
+    "smith-2019": Source(
+        "Super-Convergence: Very Fast Training of Neural Networks Using Large Learning Rates",
+        "L. N. Smith, N. Topin",
+        2019,
+        "the `onecycle` schedule",
+    ),
+    "polyak-1992": Source(
+        "Acceleration of Stochastic Approximation by Averaging",
+        "B. T. Polyak, A. B. Juditsky",
+        1992,
+        "averaged weights (`ema_decay`)",
+    ),
+    "batson-2019": Source(
+        "Noise2Self: Blind Denoising by Self-Supervision",
+        "J. Batson, L. Royer",
+        2019,
+        "self-supervised fine-tuning",
+    ),
+    # Uncertainty and decisions
+    "lei-2018": Source(
+        "Distribution-Free Predictive Inference for Regression",
+        "J. Lei, M. G'Sell, A. Rinaldo, R. J. Tibshirani, L. Wasserman",
+        2018,
+        "split-conformal intervals scaled by sigma",
+    ),
+    "romano-2019": Source(
+        "Conformalized Quantile Regression",
+        "Y. Romano, E. Patterson, E. J. Candes",
+        2019,
+        "intervals of varying width with stated coverage",
+    ),
+    "gneiting-2007": Source(
+        "Strictly Proper Scoring Rules, Prediction, and Estimation",
+        "T. Gneiting, A. E. Raftery",
+        2007,
+        "interval score",
+    ),
+    "efron-1993": Source(
+        "An Introduction to the Bootstrap", "B. Efron, R. J. Tibshirani", 1993, "bootstrap by cluster"
+    ),
+    "ISO 14253-1": Source(
+        "Decision rules for verifying conformity or nonconformity with specifications",
+        "ISO",
+        2017,
+        "OK, NG and review",
+    ),
+    "JCGM 100": Source("Guide to the expression of uncertainty in measurement", "JCGM", 2008, "intervals"),
+    "ISO 5725-2": Source(
+        "Basic method for the determination of repeatability and reproducibility of a standard measurement method",
+        "ISO",
+        2019,
+        "repeatability",
+    ),
+    # Surfaces
+    "ISO 25178-2": Source(
+        "Surface texture: Areal. Terms, definitions and surface texture parameters", "ISO", 2021, "Sa, Sq, Sz, Ssk, Sku"
+    ),
+    "ISO 25178-3": Source(
+        "Surface texture: Areal. Specification operators", "ISO", 2012, "order of form, S- and L-filter"
+    ),
+    "ISO 4287": Source(
+        "Surface texture: Profile method. Terms, definitions and surface texture parameters",
+        "ISO",
+        1997,
+        "profile parameters",
+    ),
+    "ISO 16610-21": Source("Filtration. Linear profile filters: Gaussian filters", "ISO", 2011, "Gaussian weighting"),
+    "ISO 16610-61": Source("Filtration. Linear areal filters: Gaussian filters", "ISO", 2015, "S- and L-filter"),
+}
+
+
+def cite(key: str) -> Source:
+    """The source behind a key.
+
+    Raises:
+        UsageError: no such key; names the nearest one.
+    """
+    if key in SOURCES:
+        return SOURCES[key]
+    near = difflib.get_close_matches(key, SOURCES, n=1, cutoff=0.5)
+    hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(SOURCES)}"
+    raise UsageError(f"source '{key}' is unknown; {hint}")
