@@ -62,9 +62,8 @@ def _scalar(value: Any) -> str:
         return value
     # Double quotes escape everything, so a text never spills over lines or turns into a number.
     style = '"' if isinstance(value, str) else None
-    return yaml.dump(value, Dumper=yaml.SafeDumper, default_style=style, allow_unicode=True, width=1 << 30).split("\n")[
-        0
-    ]
+    dumped: str = yaml.dump(value, Dumper=yaml.SafeDumper, default_style=style, allow_unicode=True, width=1 << 30)
+    return dumped.split("\n")[0]
 
 
 def _plain(text: str) -> bool:

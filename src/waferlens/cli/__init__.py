@@ -1,0 +1,1 @@
+"""The command line: a verb a stage; a stage is imported only when its verb is spoken."""
