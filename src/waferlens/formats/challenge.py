@@ -35,6 +35,10 @@ BUCKETS = (110, 120, 130, 140)
 """Nominal depths the real sites are sorted by [nm]"""
 AVERAGE_DEPTH_FILE = "train/average_depth.csv"
 MANIFEST_FILE = "manifest.json"
+SAMPLES_FILE = "samples.csv"
+"""Ours: what each simulated hole is, one row a case; only beside data whose truth is told."""
+SUMS_FILE = "SHA256SUMS"
+"""Ours: the sha256 of every image, as `sha256sum -c` reads it."""
 
 _SIM_SEM = re.compile(r"simulation_data/SEM/Case_(\d+)/(\d+)/([^/]+)_itr(\d+)\.png")
 _SIM_DEPTH = re.compile(r"simulation_data/Depth/Case_(\d+)/(\d+)/([^/]+)\.png")
@@ -139,7 +143,7 @@ def parse(relative_path: str | Path) -> Item | None:
         return TestSem(found[1])
     if path == AVERAGE_DEPTH_FILE:
         return DepthTable()
-    if path == MANIFEST_FILE:
+    if path in {MANIFEST_FILE, SAMPLES_FILE, SUMS_FILE}:
         return Manifest()
     return None
 

@@ -1,0 +1,99 @@
+"""`waferlens simulate`: images whose truth is known exactly."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from waferlens.cli.output import emit_json, progress, say
+from waferlens.errors import UsageError
+
+app = typer.Typer(no_args_is_help=True)
+
+
+@app.callback()
+def simulate() -> None:
+    """Make images whose truth is known exactly."""
+
+
+@app.command()
+def hole(
+    out: Annotated[Path, typer.Argument(help="Folder to write; it must not hold a data set yet.")],
+    domain: Annotated[
+        str,
+        typer.Option(help="sim, continuous, train, stress, hard (with truth); real, real2 (without); or a YAML file."),
+    ] = "sim",
+    structures: Annotated[int | None, typer.Option(min=1, help="Structures; each gives 4 cases of 2 images.")] = None,
+    sites: Annotated[int | None, typer.Option(min=1, help="Sites of a real domain.")] = None,
+    holes_per_site: Annotated[int, typer.Option(min=1, help="Images of each site.")] = 30,
+    seed: Annotated[int, typer.Option(min=0, help="Seed; of a real domain it is the evaluation seed.")] = 1,
+    nuisance: Annotated[
+        float | None,
+        typer.Option(min=0.0, max=1.0, help="Share of the material and instrument ranges; 0.2 if not set."),
+    ] = None,
+    preset: Annotated[str | None, typer.Option(help="A frozen evaluation set: eval-v1 or continuous-v1.")] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Processes; the bytes do not depend on it.")] = 1,
+    json: Annotated[bool, typer.Option("--json", help="Print a machine-readable result.")] = False,
+) -> None:
+    """Etched holes under a scanning electron microscope, in the layout of the 3D-metrology challenge."""
+    from waferlens.simulate.hole.dataset import hole_world, write_pairs, write_sites
+    from waferlens.simulate.hole.presets import PRESETS, write_preset
+    from waferlens.simulate.hole.world import ITERATIONS
+
+    started = time.perf_counter()
+    if preset is not None:
+        if domain != "sim" or nuisance is not None or sites is not None:
+            raise UsageError("--preset fixes domain, seed and nuisance; leave --domain, --nuisance and --sites out")
+        full = PRESETS[preset].structures if preset in PRESETS else 0
+        with progress((structures or full) * 4 * ITERATIONS, "images", quiet=json) as advance:
+            written = write_preset(out, preset, workers, advance, structures)
+    else:
+        world = hole_world(domain, nuisance)
+        if world.kind == "sites":
+            if structures is not None:
+                raise UsageError(f"--domain {domain} has sites: use --sites and --holes-per-site, not --structures")
+            sites = 40 if sites is None else sites
+            with progress(sites * holes_per_site, "images", quiet=json) as advance:
+                written = write_sites(out, world, sites, holes_per_site, seed, workers, advance)
+        else:
+            if sites is not None:
+                raise UsageError(f"--domain {domain} has structures: use --structures, not --sites")
+            structures = 64 if structures is None else structures
+            total = structures * len(world.plateaus) * ITERATIONS
+            with progress(total, "images", quiet=json) as advance:
+                written = write_pairs(out, world, structures, seed, workers, advance)
+    seconds = time.perf_counter() - started
+    if json:
+        emit_json({"folder": out, "world": written.world, "images": written.images, "depth_maps": written.depth_maps,
+                   "pixels_sha256": written.pixels_sha256, "seconds": round(seconds, 3)})  # fmt: skip
+    else:
+        say(f"{out}: {written.images} images, {written.depth_maps} depth maps of {written.world} in {seconds:.1f} s")
+
+
+@app.command()
+def audit(
+    domain: Annotated[str, typer.Option(help="Domain of the hole station.")] = "sim",
+    structures: Annotated[int, typer.Option(min=8, help="Structures (or sites) to draw.")] = 200,
+    seed: Annotated[int, typer.Option(min=0, help="Seed.")] = 1,
+    physics: Annotated[bool, typer.Option(help="Also run the validation tests of the physics.")] = True,
+    json: Annotated[bool, typer.Option("--json", help="Print a machine-readable result.")] = False,
+) -> None:
+    """Check a simulator: its physics, its statistics, and that no shortcut gives the answer away."""
+    from waferlens.simulate.hole.audit import run_audit
+    from waferlens.simulate.hole.validation import run_validation
+
+    checks = [*(run_validation(seed=seed) if physics else []), *run_audit(domain, structures, seed)]
+    failed = [check for check in checks if not check.passed]
+    if json:
+        emit_json({"checks": checks, "failed": len(failed)})
+    else:
+        for check in checks:
+            print(
+                f"{'ok    ' if check.passed else 'FAILED'}  {check.name}: {check.got} (expected {check.expected}, {check.tolerance})"
+            )
+        say(f"{len(checks)} checks, {len(failed)} failed")
+    if failed:
+        raise typer.Exit(1)

@@ -1,0 +1,130 @@
+"""The network for the line: every convolution runs at a quarter of the image's resolution or below.
+
+A plain U-Net spends nearly all its time on full-size maps with few channels. Here the image is folded 4x4 pixels to
+one position first (no information is lost), two scales of plain 3x3 convolutions follow, and the map is unfolded at
+the end. Every position also sees the mean over the whole image: how dark the floor is tells how high the plateau is,
+and that is nowhere near the plateau.
+
+Training uses three parallel branches per convolution, which are one 3x3 convolution at inspection.
+
+Source: pixel shuffle: Shi et al., CVPR 2016 (arXiv:1609.05158); re-parameterised branches: Ding et al., RepVGG, CVPR
+2021 (arXiv:2101.03697).
+"""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+class RepConvolution(nn.Module):
+    """3x3 convolution + 1x1 convolution + identity, each with its batch norm, added, then ReLU."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int = 1) -> None:
+        super().__init__()
+        self.stride = stride
+        self.wide = nn.Sequential(
+            nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False), nn.BatchNorm2d(outputs)
+        )
+        self.point = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride=stride, bias=False), nn.BatchNorm2d(outputs))
+        self.keep = nn.BatchNorm2d(inputs) if inputs == outputs and stride == 1 else None
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k p q"]:
+        y = self.wide(x) + self.point(x)
+        if self.keep is not None:
+            y = y + self.keep(x)
+        return torch.relu(y)
+
+    def fused(self) -> nn.Sequential:
+        """The same function as one convolution and a ReLU."""
+        weight, bias = _folded(self.wide[0].weight, self.wide[1])
+        point, point_bias = _folded(nn.functional.pad(self.point[0].weight, (1, 1, 1, 1)), self.point[1])
+        weight, bias = weight + point, bias + point_bias
+        if self.keep is not None:
+            identity = torch.zeros_like(weight)
+            channels = torch.arange(weight.shape[0])
+            identity[channels, channels, 1, 1] = 1.0
+            keep, keep_bias = _folded(identity, self.keep)
+            weight, bias = weight + keep, bias + keep_bias
+        plain = nn.Conv2d(weight.shape[1], weight.shape[0], 3, stride=self.stride, padding=1)
+        plain.weight.data.copy_(weight)
+        plain.bias.data.copy_(bias)  # type: ignore[union-attr]
+        return nn.Sequential(plain, nn.ReLU())
+
+
+def _folded(weight: Tensor, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+    """A convolution's weight and the bias that include the batch norm behind it."""
+    scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)  # type: ignore[operator]
+    return (weight * scale[:, None, None, None]).detach(), (norm.bias - norm.running_mean * scale).detach()
+
+
+class GlobalMean(nn.Module):
+    """Adds to every position a learned function of the mean over the image."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.mix = nn.Sequential(nn.Conv2d(channels, channels, 1), nn.ReLU(), nn.Conv2d(channels, channels, 1))
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+        return x + self.mix(x.mean(dim=(2, 3), keepdim=True))
+
+
+class StridedNet(nn.Module):
+    """Fold, two scales of plain convolutions, unfold.
+
+    Args:
+        outputs: Channels of the map: depth, and the logarithm of sigma if wanted.
+        unshuffle: Pixels folded into one position along each axis.
+        widths: Channels at the first and the second scale.
+        blocks: Convolutions before the second scale, in it, and after it.
+    """
+
+    def __init__(self, outputs: int, unshuffle: int, widths: tuple[int, int], blocks: tuple[int, int, int]) -> None:
+        super().__init__()
+        fine, coarse = widths
+        self.fold = nn.PixelUnshuffle(unshuffle)
+        self.enter = nn.Sequential(
+            RepConvolution(unshuffle**2, fine), *(RepConvolution(fine, fine) for _ in range(blocks[0] - 1))
+        )
+        self.down = nn.Sequential(
+            RepConvolution(fine, coarse, stride=2),
+            *(RepConvolution(coarse, coarse) for _ in range(blocks[1] - 1)),
+            GlobalMean(coarse),
+        )
+        # A 1x1 convolution and a pixel shuffle: cheaper than a transposed convolution, without its chequerboard.
+        self.up = nn.Sequential(nn.Conv2d(coarse, 4 * fine, 1), nn.PixelShuffle(2))
+        self.leave = nn.Sequential(*(RepConvolution(fine, fine) for _ in range(blocks[2])))
+        self.head = nn.Conv2d(fine, outputs * unshuffle**2, 3, padding=1)
+        self.unfold = nn.PixelShuffle(unshuffle)
+
+    def forward(self, x: Float[Tensor, "b 1 h w"]) -> Float[Tensor, "b k h w"]:
+        fine = self.enter(self.fold(x))
+        return self.unfold(self.head(self.leave(fine + self.up(self.down(fine)))))
+
+
+def _unfolded(convolution: nn.Conv2d, unshuffle: int) -> nn.Conv2d:
+    """A 3x3 convolution behind a fold, as one strided convolution over the pixels."""
+    plain = nn.Conv2d(1, convolution.out_channels, 3 * unshuffle, stride=unshuffle, padding=unshuffle)
+    plain.weight.data.copy_(nn.functional.pixel_shuffle(convolution.weight.data, unshuffle))
+    plain.bias.data.copy_(convolution.bias.data)  # type: ignore[union-attr]
+    return plain
+
+
+def fuse(network: nn.Module) -> nn.Module:
+    """A copy with every re-parameterised block replaced by its one convolution; for evaluation mode.
+
+    The fold disappears as well: the first convolution takes the pixels directly.
+    """
+    network = copy.deepcopy(network).eval()
+    for parent in list(network.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, RepConvolution):
+                setattr(parent, name, child.fused())
+    for module in network.modules():
+        if isinstance(module, StridedNet) and isinstance(module.fold, nn.PixelUnshuffle):
+            module.enter[0][0] = _unfolded(module.enter[0][0], module.fold.downscale_factor)
+            module.fold = nn.Identity()
+    return network

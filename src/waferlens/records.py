@@ -1,0 +1,95 @@
+"""The nouns that travel between the rooms. They know no vendor, no file format and no framework.
+
+Conventions, said once here and followed everywhere:
+
+* arrays are `h w` (row y, column x), batches `b h w` or `b c h w`; points are (x, y); boxes are x0 y0 x1 y1;
+* the centre of the first pixel is (0, 0); x grows to the right, y grows downwards in the array;
+* angles are in degrees, counter-clockwise as seen from above, from the +x axis;
+* heights are positive up. A depth is a positive number: plateau minus floor;
+* a length carries its unit: nm and µm only where a calibration is known, else `px` and `grey`.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """A number with its unit, its interval and how it came about."""
+
+    name: str
+    value: float | None
+    """None where the thing cannot be measured on this input; `method` says why."""
+    unit: str
+    low: float | None = None
+    """Lower end of the coverage interval; None unless an uncertainty is known."""
+    high: float | None = None
+    method: str = ""
+    file: str | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """The record as a dictionary that JSON can hold: a number that is not finite becomes null."""
+        record = asdict(self)
+        for key in ("value", "low", "high"):
+            number = record[key]
+            if number is not None and not math.isfinite(number):
+                record[key] = None
+        return record
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class HeightMap:
+    """A height map: heights, where they are known, and in what units they are told."""
+
+    heights: Float[np.ndarray, "h w"]
+    """Positive up, NaN where not valid [unit]"""
+    valid: Bool[np.ndarray, "h w"]
+    unit: str
+    """Unit of the heights: `nm`, `um`, `m`, or `grey` when uncalibrated."""
+    pitch_x: float
+    """Distance of neighbouring columns [pitch_unit]"""
+    pitch_y: float
+    """Distance of neighbouring rows [pitch_unit]"""
+    pitch_unit: str
+    """`nm`, `um`, `mm`, `m`, or `px` when unknown."""
+    sigma: Float[np.ndarray, "h w"] | None = None
+    """One standard deviation of each height [unit]"""
+    origin: dict[str, Any] = field(default_factory=dict)
+    """Where it came from: file, channel, instrument, remarks of the reader."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Image:
+    """Pixels as they were taken: never scaled, never cut to 8 bits."""
+
+    pixels: np.ndarray
+    """`h w` grey, in the file's own type (uint8, uint16 or float32) [grey]"""
+    full_scale: float
+    """Grey value of white: 255 for 8 bits, 65535 for 16, 1.0 for float images in 0..1 [grey]"""
+    pixel_nm: float | None = None
+    """Pixel size, if a tag of the file says it [nm]"""
+    path: str = ""
+    page: int = 0
+
+
+@dataclass(slots=True)
+class RunCard:
+    """What a run was: enough to make it again."""
+
+    kind: str
+    recipe: dict[str, Any]
+    seeds: dict[str, int]
+    versions: dict[str, str]
+    data: dict[str, Any]
+    """Fingerprints of the data: folder name, number of files, sha256 over the manifest."""
+    sources: list[str] = field(default_factory=list)
+    results: dict[str, Any] = field(default_factory=dict)
+    machine: dict[str, Any] = field(default_factory=dict)
+    started: str = ""
+    seconds: float | None = None
