@@ -1,10 +1,12 @@
 """Contours of many small maps at once, to a fraction of a pixel, and what follows from them.
 
-A contour is the boundary of {z < level}, linear between pixel centres. All cells of all maps that it crosses are handled
-as one flat list, so the cost goes with the length of the contours and not with the number of pixels. Areas and moments
-are line integrals over the contour (Green's theorem); they need no loop to be traced and subtract islands by themselves.
+A contour is the boundary of {z < level}, linear between pixel centres. All cells of all maps that it crosses are
+handled as one flat list, so the cost goes with the length of the contours and not with the number of pixels. Areas and
+moments are line integrals over the contour (Green's theorem); they need no loop to be traced and subtract islands by
+themselves.
 
-Source: marching squares; moments of polygons after Steger, "On the calculation of arbitrary moments of polygons" (1996).
+Source: marching squares; moments of polygons after C. Steger, "On the calculation of arbitrary moments of polygons"
+(1996); Euler number from the codes of the cells after S. B. Gray, "Local properties of binary images" (1971).
 """
 
 from __future__ import annotations
@@ -52,9 +54,7 @@ class Contours:
     """Whether the inside reaches the border; nothing above is meaningful then."""
 
 
-def contours_below(
-    z: Float[np.ndarray, "b h w"], level: Float[np.ndarray, " b"], band: float = 0.1
-) -> Contours:
+def contours_below(z: Float[np.ndarray, "b h w"], level: Float[np.ndarray, " b"], band: float = 0.1) -> Contours:
     """The contours of {z < level}.
 
     Args:
@@ -83,10 +83,8 @@ def contours_below(
     area, centre_x, centre_y, xx, yy, xy = moments
 
     # crossings of rows and columns of pixel centres: each is the top or left edge of exactly one cell
-    a_inside = (code & 1).astype(bool) | (code == 16)
     across_row = np.flatnonzero((at_a < 0) != (at_b < 0))
     across_column = np.flatnonzero((at_a < 0) != (at_d < 0))
-    del a_inside
     chord_x = _chords(cross_x[0, across_row], at_a[across_row] < 0, image[across_row], y[across_row], b, h)
     chord_y = _chords(cross_y[3, across_column], at_a[across_column] < 0, image[across_column], x[across_column], b, w)
     low_x, high_x = _extent(cross_x[0, across_row], image[across_row], b)

@@ -1,17 +1,18 @@
 """What is measured on the height map of one etched hole: the definitions, and their computation for many maps at once.
 
 Heights z grow upwards: the plateau is high, the floor low. Everything is told in the map's own units, pixels [px] and
-height units [grey]; `waferlens.inspect` turns them into nm where the scales are known. `docs/measurands.md` shows the same
-definitions with pictures.
+height units [grey]; `waferlens.inspect` turns them into nm where the scales are known. `docs/measurands.md` explains
+the same definitions.
 
 Levels
     The mid-height lies half-way between the 0.5 % lowest and highest pixels. p0 and f0 are the medians of the pixels
-    above and below it; then, once more, the medians of the pixels within a tenth of the step p0 - f0 of each.
-    With s = (p0 - z) / (p0 - f0), 0 on the plateau and 1 on the floor:
+    above and below it; then, twice, the medians of the pixels above p0 and below f0 or within a tenth of the step
+    p0 - f0 of it, so that the wall drops out. With s = (p0 - z) / (p0 - f0), 0 on the plateau and 1 on the floor:
 plateau, floor [grey]
     Mean of z where s < 0.02, and where s > 0.98.
 depth [grey]
-    plateau - floor, positive.
+    plateau - floor, positive. A pointed hole has no floor: what is told then is the mean around its tip (a cone: 0.8 of
+    the way to the very tip).
 cd10_area, cd50_area, cd90_area [px]
     2 sqrt(A / pi), where A is the area inside the contour at 10, 50, 90 % of the depth below the plateau. The contour
     runs linearly between pixel centres.
@@ -23,15 +24,15 @@ ellipticity [1], orientation_deg [deg]
     of the major axis from +x, counter-clockwise as seen from above (y of the array grows downwards), in [0, 180).
 wall_angle_deg [deg]
     atan(0.8 depth / (r10 - r90)) with area-equivalent radii, from the horizontal: 90 is vertical. Its value here takes
-    one height unit for as long as one pixel; `rescaled_angle` corrects for other scales. A map from above has one height a
-    pixel: a re-entrant (undercut) wall cannot be observed and reads as 90 at most.
+    one height unit for as long as one pixel; `rescaled_angle` corrects for other scales. A map from above has one
+    height a pixel: a re-entrant (undercut) wall cannot be observed and reads as 90 at most.
 opening_area [px²]
     Area inside the 50 % contour.
 volume [px² grey]
     Sum of plateau - z over the pixels with more than 2 % of the depth below the plateau.
 
-Not measured, NaN: everything where there is no hole; what needs a contour that touches the border, or where there is more
-than one opening. `reason` holds the cause.
+Not measured, NaN: everything where there is no hole; what needs a contour that touches the border, or where there is
+more than one opening. `reason` holds the cause.
 """
 
 from __future__ import annotations
@@ -65,7 +66,7 @@ UNITS: Mapping[str, str] = {
 }
 """The measurands, in the order they are told, with the units they have here."""
 
-_TILE = 64
+_TILE = 32
 """Maps handled at a time: their pixels and masks then fit into a core's own cache."""
 _STRAY_SHARE = 0.05
 """A second piece below this share of the first is a speck and left out, above it is a second opening."""
@@ -81,8 +82,8 @@ def measure_holes(
         smallest_depth: what is less deep is no hole; for example three times the map's standard deviation [grey]
 
     Returns:
-        The measurands of `UNITS` as float64 arrays of length b, NaN where not measured, and with them: `reason` (uint8, see
-        `REASONS`), `top` and `bottom`, the levels p0 and f0 that s refers to [grey]
+        The measurands of `UNITS` as float64 arrays of length b, NaN where not measured, and with them: `reason` (uint8,
+        see `REASONS`), `top` and `bottom`, the levels p0 and f0 that s refers to [grey]
     """
     smallest = np.broadcast_to(np.asarray(smallest_depth, np.float64), len(z))
     tiles = [_measure(z[at : at + _TILE], smallest[at : at + _TILE]) for at in range(0, len(z), _TILE)]
@@ -93,14 +94,15 @@ def measure_holes(
 
 def find_levels(
     z: Float[np.ndarray, "b h w"],
-) -> tuple[Float[np.ndarray, " b"], Float[np.ndarray, " b"], Float[np.ndarray, " b"], Float[np.ndarray, "b n"]]:
-    """The robust levels p0 and f0, the spread of the plateau, and the sorted heights they came from.
+) -> tuple[Float[np.ndarray, " b"], Float[np.ndarray, " b"], Bool[np.ndarray, " b"], Float[np.ndarray, "b n"]]:
+    """The robust levels p0 and f0, whether the step between them stands out, and the sorted heights they came from.
 
     Args:
         z: heights, larger is higher [grey]
 
     Returns:
-        p0, f0, the interquartile range of the pixels above mid-height [grey], and z sorted within each map.
+        p0 and f0 [grey]; whether the step from one to the other is more than three interquartile ranges of the pixels
+        above mid-height; and z sorted within each map.
     """
     b, n = len(z), z.shape[1] * z.shape[2]
     # sorted once, every median and every mean over a range of heights is a look-up
@@ -110,12 +112,15 @@ def find_levels(
     below = _count_below(heights, middle)
     top, bottom = _median(heights, below, n), _median(heights, 0, below)
     spread = _quantile(heights, below, n, 0.75) - _quantile(heights, below, n, 0.25)
-    step = top - bottom
-    top, bottom = (
-        _median(heights, _count_below(heights, top - 0.1 * step), n),
-        _median(heights, 0, _count_below(heights, bottom + 0.1 * step)),
-    )
-    return top, bottom, spread, heights
+    # flat noise has a step of 1.6 of these spreads, a ramp without a plateau 2; a cone filling half the image has 6
+    stands_out = top - bottom > 3 * spread
+    for _ in range(2):
+        step = top - bottom
+        top, bottom = (
+            _median(heights, _count_below(heights, top - 0.1 * step), n),
+            _median(heights, 0, _count_below(heights, bottom + 0.1 * step)),
+        )
+    return top, bottom, stands_out, heights
 
 
 def mean_sigma(
@@ -133,8 +138,8 @@ def mean_sigma(
         bottom: f0 of `measure_holes` [grey]
 
     Returns:
-        `sigma_plateau` (s < 0.02), `sigma_floor` (s > 0.98), `sigma_wall` (0.1 < s < 0.9); the mean over the whole map where
-        there are no such pixels [grey]
+        `sigma_plateau` (s < 0.02), `sigma_floor` (s > 0.98), `sigma_wall` (0.1 < s < 0.9); the mean over the whole map
+        where there are no such pixels [grey]
     """
     step = top - bottom
     whole = sigma.mean((1, 2), dtype=np.float64)
@@ -167,13 +172,12 @@ def rescaled_angle(angle_deg: np.ndarray, height_per_grey: np.ndarray, length_pe
 
 
 def _measure(z: np.ndarray, smallest_depth: np.ndarray) -> dict[str, np.ndarray]:
-    top, bottom, spread, heights = find_levels(z)
+    top, bottom, stands_out, heights = find_levels(z)
     step = top - bottom
     plateau = _mean(heights, _count_below(heights, top - 0.02 * step, inclusive=True), heights.shape[1])
     floor = _mean(heights, 0, _count_below(heights, bottom + 0.02 * step))
     depth = plateau - floor
-    # flat noise has a step of 1.6 of these spreads, a ramp without a plateau 2; a cone filling half the image has 6
-    is_hole = (step > 3 * spread) & (depth > smallest_depth) & (depth > 0)
+    is_hole = stands_out & (depth > smallest_depth) & (depth > 0)
     reason = np.where(is_hole, MEASURED, NO_HOLE).astype(np.uint8)
     plateau, floor, depth = (np.where(is_hole, level, np.nan) for level in (plateau, floor, depth))
 
@@ -181,9 +185,11 @@ def _measure(z: np.ndarray, smallest_depth: np.ndarray) -> dict[str, np.ndarray]
     found = {percent: contours_below(z, level) for percent, level in levels.items()}
     in_pieces = is_hole & ~found[10].touches & ((found[10].pieces != 1) | (found[50].pieces != 1))
     if in_pieces.any():
-        z, several = _without_specks(z, np.flatnonzero(in_pieces), levels[10], levels[50], plateau)
-        found = {percent: contours_below(z, level) for percent, level in levels.items()}
+        cleaned, several = _without_specks(z, np.flatnonzero(in_pieces), levels[10], plateau)
         reason[several] = SEVERAL_OPENINGS
+        if cleaned is not z:
+            z = cleaned
+            found = {percent: contours_below(z, level) for percent, level in levels.items()}
     reason[is_hole & (found[10].touches | found[50].touches | found[90].touches)] = TOUCHES_BORDER
 
     several = reason == SEVERAL_OPENINGS
@@ -203,25 +209,28 @@ def _measure(z: np.ndarray, smallest_depth: np.ndarray) -> dict[str, np.ndarray]
 
 
 def _without_specks(
-    z: np.ndarray, which: np.ndarray, level_10: np.ndarray, level_50: np.ndarray, plateau: np.ndarray
+    z: np.ndarray, which: np.ndarray, level_10: np.ndarray, plateau: np.ndarray
 ) -> tuple[np.ndarray, list[int]]:
-    """Small pieces apart from the opening raised to the plateau; and the maps whose second piece is not small."""
-    z = z.copy()
+    """Small pieces apart from the opening raised to the plateau, in a copy; and the maps with a second large piece.
+
+    A piece is what lies below the 10 % level and hangs together, corners included. An island inside the opening is
+    no piece: it stays, and is not counted to the area.
+    """
+    cleaned = z
     several = []
     for index in which:
-        below = (z[index] < level_10[index]).astype(np.uint8)
-        count, labels = cv2.connectedComponents(below, connectivity=8)
-        sizes = np.bincount(labels[z[index] < level_50[index]], minlength=count)
+        count, labels = cv2.connectedComponents((z[index] < level_10[index]).astype(np.uint8), connectivity=8)
+        sizes = np.bincount(labels.reshape(-1), minlength=count)
         sizes[0] = 0
-        main = int(sizes.argmax())
-        sizes_10 = np.bincount(labels.reshape(-1), minlength=count)
-        others = np.arange(count) != main
+        others = np.arange(count) != sizes.argmax()
         others[0] = False
-        if (sizes_10[others] > _STRAY_SHARE * sizes_10[main]).any():
+        if (sizes[others] > _STRAY_SHARE * sizes.max()).any():
             several.append(int(index))
-        else:
-            z[index][others[labels]] = plateau[index]
-    return z, several
+        elif others.any():
+            if cleaned is z:
+                cleaned = z.copy()
+            cleaned[index][others[labels]] = plateau[index]
+    return cleaned, several
 
 
 def _ellipse(contour: Contours, whole: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -246,7 +255,8 @@ def _count_below(heights: np.ndarray, level: np.ndarray, inclusive: bool = False
     side = "right" if inclusive else "left"
     # a bisection a map: a dozen steps, where a comparison of all pixels would be thousands
     return np.array(
-        [row.searchsorted(value, side) for row, value in zip(heights, level.astype(heights.dtype), strict=True)], np.intp
+        [row.searchsorted(value, side) for row, value in zip(heights, level.astype(heights.dtype), strict=True)],
+        np.intp,
     )
 
 
