@@ -34,26 +34,18 @@ class DepthScale(Section):
 
 
 class StridedUnet(Section):
-    """U-Net that works on pixel-unshuffled blocks, so that no layer runs at full resolution."""
+    """Two scales of plain convolutions on folded pixels: no layer runs at full resolution."""
 
     kind: Literal["strided-unet"]
     """Which network."""
     unshuffle: Literal[1, 2, 4, 8] = 4
     """Side of the block of pixels folded into channels at the entrance [px]"""
-    widths: tuple[Channels, ...] = Field(min_length=1)
-    """Channels of each level, finest first; multiples of 16 run fastest."""
-    blocks: tuple[Annotated[int, Field(ge=0)], ...] = Field(min_length=1)
-    """Residual blocks of each level."""
-    expansion: Annotated[float, Field(gt=0.0)] = 1.0
-    """Inner channels of a block over its outer ones."""
+    widths: tuple[Channels, Channels]
+    """Channels at the fine and at the coarse scale; multiples of 16 run fastest."""
+    blocks: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]]
+    """Convolutions before the coarse scale, in it, and after it."""
     sigma: bool = True
     """Predict one standard deviation a pixel beside the depth."""
-
-    @model_validator(mode="after")
-    def _one_block_count_a_level(self) -> StridedUnet:
-        if len(self.widths) != len(self.blocks):
-            raise disagreement([("blocks", f"gives {len(self.blocks)} levels, widths gives {len(self.widths)}")])
-        return self
 
 
 class Unet(Section):
@@ -62,7 +54,7 @@ class Unet(Section):
     kind: Literal["unet"]
     """Which network."""
     levels: Literal[2, 3, 4]
-    """How often the resolution is halved."""
+    """Number of resolutions: the full one, and each further one at half the one before."""
     base_channels: Channels = 32
     """Channels at full resolution; they double at each level."""
     sigma: bool = False
@@ -86,7 +78,7 @@ class Pix2Pix(Section):
     kind: Literal["pix2pix"]
     """Which network."""
     levels: Literal[2, 3, 4]
-    """How often the generator halves the resolution."""
+    """Number of resolutions of the generator."""
     base_channels: Channels = 32
     """Channels of the generator at full resolution; they double at each level."""
     discriminator: Discriminator = Discriminator()
@@ -112,13 +104,15 @@ class HoleLoss(Section):
     pixel: Literal["l1", "mse", "nll", "rmse"] | None = "l1"
     """Error of a pixel; `nll` is the likelihood of depth and sigma; null leaves it to the other terms."""
     pixel_weight: Weight = 1.0
-    """Weight of the error of a pixel."""
+    """Weight of the error of a pixel, in grey (l1, rmse) or grey² (mse)."""
+    sigma_weight: Weight = 0.0
+    """Weight of sigma's likelihood given the error; the depth gets no gradient from it."""
     l1_weight: Weight = 0.0
-    """Weight of the mean absolute error: lambda of pix2pix."""
+    """Weight of the mean absolute error with 0..255 told as -1..1: lambda of pix2pix."""
     rmse_weight: Weight = 0.0
     """Weight of the root mean square error, with its gradient."""
     bias_weight: Weight = 0.0
-    """Weight of the squared mean error of each image: keeps the level right."""
+    """Weight of the squared mean error of each image: keeps the level right [grey²]"""
     gan: Literal["bce", "mse"] | None = None
     """Adversarial term; null trains without discriminator."""
     gan_weight: Weight = 1.0
@@ -152,6 +146,8 @@ class HoleRecipe(Recipe):
         faults: list[tuple[str, str]] = []
         if self.loss.pixel == "nll" and not getattr(self.model, "sigma", False):
             faults.append(("loss.pixel", f"needs a network with sigma: true; {self.model.kind} here has none"))
+        if self.loss.sigma_weight and not getattr(self.model, "sigma", False):
+            faults.append(("loss.sigma_weight", f"needs a network with sigma: true; {self.model.kind} here has none"))
         if self.loss.gan is not None and self.model.kind != "pix2pix":
             faults.append(("loss.gan", f"needs a discriminator: model.kind = pix2pix, not {self.model.kind}"))
         if self.loss.gan is None and self.model.kind == "pix2pix":
