@@ -117,6 +117,12 @@ SOURCES: dict[str, Source] = {
         2016,
         "pixel shuffle at both ends of hole-fast",
     ),
+    "ding-2021": Source(
+        "RepVGG: Making VGG-style ConvNets Great Again",
+        "X. Ding, X. Zhang, N. Ma, J. Han, G. Ding, J. Sun",
+        2021,
+        "branches of hole-fast that become one convolution at inspection",
+    ),
     "kendall-2017": Source(
         "What Uncertainties Do We Need in Bayesian Deep Learning for Computer Vision?",
         "A. Kendall, Y. Gal",
