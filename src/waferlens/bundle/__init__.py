@@ -1,0 +1,1 @@
+"""A bundle: everything a line needs to measure, in one folder or zip."""
