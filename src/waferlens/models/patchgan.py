@@ -16,10 +16,11 @@ class PatchGAN(nn.Module):
     Args:
         inputs: Channels of image and map together.
         ndf: Channels of the first layer; S1 also tried 16.
-        layers: Strided layers after the first; 3 in the paper, one more in S1's deeper variant.
+        layers: Layers after the first; all but the last are strided, as in the paper.
+        deeper: S1's deeper variant, whose layers it does not tell: one 3x3 convolution more after each.
     """
 
-    def __init__(self, inputs: int, ndf: int, layers: int) -> None:
+    def __init__(self, inputs: int, ndf: int, layers: int, deeper: bool = False) -> None:
         super().__init__()
         blocks: list[nn.Module] = [nn.Conv2d(inputs, ndf, 4, stride=2, padding=1), nn.LeakyReLU(0.2, inplace=True)]
         width = ndf
@@ -31,6 +32,12 @@ class PatchGAN(nn.Module):
                 nn.BatchNorm2d(wider),
                 nn.LeakyReLU(0.2, inplace=True),
             ]
+            if deeper:
+                blocks += [
+                    nn.Conv2d(wider, wider, 3, padding=1, bias=False),
+                    nn.BatchNorm2d(wider),
+                    nn.LeakyReLU(0.2, inplace=True),
+                ]
             width = wider
         blocks.append(nn.Conv2d(width, 1, 4, padding=1))
         self.layers = nn.Sequential(*blocks)

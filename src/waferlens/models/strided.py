@@ -13,8 +13,6 @@ Source: pixel shuffle: Shi et al., CVPR 2016 (arXiv:1609.05158); re-parameterise
 
 from __future__ import annotations
 
-import copy
-
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -103,28 +101,3 @@ class StridedNet(nn.Module):
     def forward(self, x: Float[Tensor, "b 1 h w"]) -> Float[Tensor, "b k h w"]:
         fine = self.enter(self.fold(x))
         return self.unfold(self.head(self.leave(fine + self.up(self.down(fine)))))
-
-
-def _unfolded(convolution: nn.Conv2d, unshuffle: int) -> nn.Conv2d:
-    """A 3x3 convolution behind a fold, as one strided convolution over the pixels."""
-    plain = nn.Conv2d(1, convolution.out_channels, 3 * unshuffle, stride=unshuffle, padding=unshuffle)
-    plain.weight.data.copy_(nn.functional.pixel_shuffle(convolution.weight.data, unshuffle))
-    plain.bias.data.copy_(convolution.bias.data)  # type: ignore[union-attr]
-    return plain
-
-
-def fuse(network: nn.Module) -> nn.Module:
-    """A copy with every re-parameterised block replaced by its one convolution; for evaluation mode.
-
-    The fold disappears as well: the first convolution takes the pixels directly.
-    """
-    network = copy.deepcopy(network).eval()
-    for parent in list(network.modules()):
-        for name, child in list(parent.named_children()):
-            if isinstance(child, RepConvolution):
-                setattr(parent, name, child.fused())
-    for module in network.modules():
-        if isinstance(module, StridedNet) and isinstance(module.fold, nn.PixelUnshuffle):
-            module.enter[0][0] = _unfolded(module.enter[0][0], module.fold.downscale_factor)
-            module.fold = nn.Identity()
-    return network

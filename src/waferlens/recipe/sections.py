@@ -78,10 +78,6 @@ class Augment(Section):
     """Greatest relative change of contrast."""
     offset_grey: Annotated[float, Field(ge=0.0)] = 0.0
     """Greatest change of brightness [grey]"""
-    gamma: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
-    """Greatest relative change of the display exponent."""
-    noise_grey: Annotated[float, Field(ge=0.0)] = 0.0
-    """Standard deviation of added white noise [grey]"""
 
 
 class Train(Section):
@@ -99,8 +95,6 @@ class Train(Section):
     """Course of the learning rate over all steps."""
     warmup_fraction: Fraction = 0.1
     """Share of the steps in which the rate rises."""
-    ema_decay: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
-    """Decay a step of the averaged weights that are validated and exported; 0 uses the last weights."""
     gradient_clip: Annotated[float, Field(gt=0.0)] | None = None
     """Greatest norm of the gradient; null leaves it as it is."""
     precision: Literal["f32", "bf16"] = "f32"

@@ -1,7 +1,7 @@
 """YAML as a tree that remembers the line of every field.
 
 The dialect is the plain core of YAML 1.2: `1e-3` is a number, `on` and `2024-01-01` are text, a key stands once in its
-mapping, and there are no anchors: a recipe repeats a value or extends a parent.
+mapping, and there are no anchors or tags: a recipe repeats a value or extends a parent.
 """
 
 from __future__ import annotations
@@ -71,11 +71,15 @@ def parse(text: str, label: str) -> tuple[Node | None, list[Fault]]:
         return None, [Fault(f"{label}:1", f"not readable as YAML: {' '.join(str(error).split())}")]
     if root is None:
         return Node({}, f"{label}:1"), []
-    faults = [
-        Fault(f"{label}:{_line(event)}", "anchors and aliases are not used here; repeat the value or extend a parent")
-        for event in yaml.parse(text, Loader=yaml.SafeLoader)
-        if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None)
-    ]
+    faults: list[Fault] = []
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
+            what = "anchors and aliases are not used here; repeat the value or extend a parent"
+            faults.append(Fault(f"{label}:{_line(event)}", what))
+        if getattr(event, "tag", None):
+            faults.append(
+                Fault(f"{label}:{_line(event)}", f"the tag {event.tag} is not used here; write the value alone")
+            )
     if faults:  # an alias may point at its own parent: never walk such a tree
         return None, faults
     return _node(root, label, "", faults), faults
@@ -137,7 +141,4 @@ def _node(node: yaml.Node, label: str, path: str, faults: list[Fault], where: st
     if isinstance(node, yaml.SequenceNode):
         return Node([_node(child, label, f"{path}[{i}]", faults) for i, child in enumerate(node.value)], where)
     assert isinstance(node, yaml.ScalarNode)
-    if node.tag.startswith("!"):
-        faults.append(Fault(where, f"{path}: the tag {node.tag} is not known here; write the value alone"))
-        return Node(node.value, where)
     return Node(scalar(node.value) if node.style is None else node.value, where)

@@ -45,6 +45,7 @@ class Instrument:
 def draw_instrument(world: HoleWorld, rng: np.random.Generator) -> Instrument:
     """Draws a setting of the microscope: once per image pair in `paired` worlds, once per site in `sites`."""
     spec, share = world.instrument, world.nuisance
+    # What has no range of its own vanishes with the nuisance, and is whole from the default of 0.2 on.
     spread = min(1.0, share / 0.2)
     beam = uniform(rng, spec.beam, share)
     astigmatism = spec.astigmatism * share * (2 * rng.random() - 1)
@@ -60,11 +61,11 @@ def draw_instrument(world: HoleWorld, rng: np.random.Generator) -> Instrument:
         streak=uniform(rng, spec.streak, share),
         streak_length=spec.streak_length,
         row_jitter=spec.row_jitter,
-        drift=spec.drift * (2 * rng.random() - 1),
+        drift=spec.drift * spread * (2 * rng.random() - 1),
         row_gain=spec.row_gain,
-        shading=spec.shading * rng.standard_normal(5),
+        shading=spec.shading * spread * rng.standard_normal(5),
         asymmetry=uniform(rng, spec.detector_asymmetry, share),
-        asymmetry_deg=360.0 * rng.random(),
+        asymmetry_deg=360.0 * spread * rng.random(),
         gain=spec.gain.mean * (1.0 + spec.gain.std * spread * rng.standard_normal()),
         offset=normal(rng, spec.offset, spread),
         gamma=spec.gamma,
@@ -85,12 +86,12 @@ def beam_and_scan(
     far = gaussian_transfer((h, w), instrument.delocalised_width, instrument.delocalised_width)
     beam = gaussian_transfer((h, w), instrument.beam_x, instrument.beam_y)
     mix = (1.0 - instrument.delocalised + instrument.delocalised * far) * beam
-    blurred = np.fft.irfft2(np.fft.rfft2(signal) * mix, (h, w))
+    rows = np.fft.ifft(np.fft.rfft2(signal) * mix, axis=0)
     if instrument.row_jitter or instrument.drift:
         shift = instrument.row_jitter * rng.standard_normal(h) + instrument.drift * ((np.arange(h) + 0.5) / h - 0.5)
         # A phase per row: an exact sub-pixel shift in the periodic cell, with no blur of its own.
-        phase = np.exp(-2j * np.pi * shift[:, None] * np.fft.rfftfreq(w)[None, :])
-        blurred = np.fft.irfft(np.fft.rfft(blurred, axis=1) * phase, w, axis=1)
+        rows *= np.vander(np.exp(-2j * np.pi * shift / w), rows.shape[1], increasing=True)
+    blurred = np.fft.irfft(rows, w, axis=1)
     if np.any(instrument.shading):
         y, x = np.linspace(-1, 1, h)[:, None], np.linspace(-1, 1, w)[None, :]
         c = instrument.shading
@@ -111,6 +112,38 @@ def _one_pole(rows, length):  # type: ignore[no-untyped-def]
     return out
 
 
+@numba.njit(cache=True, error_model="numpy")
+def _poisson(mean, draws):  # type: ignore[no-untyped-def]
+    """Poisson numbers of one common mean from uniform draws: inversion with a guide table, exact to rounding.
+
+    Four times as fast as a rejection method, which shines only where every pixel has a mean of its own.
+
+    Source: Devroye, Non-Uniform Random Variate Generation (1986), III.2.4 (guide tables).
+    """
+    low = max(0, int(mean - 9.0 * np.sqrt(mean) - 20.0))
+    size = int(mean + 9.0 * np.sqrt(mean) + 20.0) - low
+    total = np.empty(size)
+    total[0] = np.exp(low * np.log(mean) - mean - math.lgamma(low + 1.0))
+    term = total[0]
+    for k in range(1, size):
+        term *= mean / (low + k)
+        total[k] = total[k - 1] + term
+    guide = np.empty(size, np.int64)
+    k = 0
+    for i in range(size):
+        while k < size - 1 and total[k] <= i / size:
+            k += 1
+        guide[i] = k
+    out = np.empty(draws.shape, np.int64)
+    flat, source = out.ravel(), draws.ravel()
+    for i in range(source.size):
+        k = guide[int(source[i] * size)]
+        while k < size - 1 and total[k] <= source[i]:
+            k += 1
+        flat[i] = low + k
+    return out
+
+
 def acquire(
     ideal: Float[np.ndarray, "h w"], instrument: Instrument, rng: np.random.Generator, *, noise: bool = True
 ) -> UInt8[np.ndarray, "h w"]:
@@ -124,7 +157,7 @@ def acquire(
     """
     x = ideal
     if noise:
-        primaries = rng.poisson(instrument.dose, ideal.shape)
+        primaries = _poisson(instrument.dose, rng.random(ideal.shape))
         x = rng.poisson(primaries * (instrument.yield_plateau * ideal)) / (instrument.dose * instrument.yield_plateau)
     if instrument.video_lag:
         x = _one_pole(x, instrument.video_lag)

@@ -134,10 +134,20 @@ def escape_share(
 
 def secant(z_nm: Float[np.ndarray, "h w"], pixel_nm: float) -> Float[np.ndarray, "h w"]:
     """1 / cos of the local slope, by central differences in the periodic cell."""
-    scale = 0.5 / pixel_nm
-    dy = (np.roll(z_nm, -1, 0) - np.roll(z_nm, 1, 0)) * scale
-    dx = (np.roll(z_nm, -1, 1) - np.roll(z_nm, 1, 1)) * scale
-    return np.sqrt(1.0 + dx * dx + dy * dy)
+    return _secant(z_nm, 0.5 / pixel_nm)
+
+
+@numba.njit(cache=True, error_model="numpy")
+def _secant(z, scale):  # type: ignore[no-untyped-def]
+    height, width = z.shape
+    out = np.empty((height, width))
+    for y in range(height):
+        above, below = z[y - 1], z[(y + 1) % height]
+        for x in range(width):
+            dx = (z[y, (x + 1) % width] - z[y, x - 1]) * scale
+            dy = (below[x] - above[x]) * scale
+            out[y, x] = np.sqrt(1.0 + dx * dx + dy * dy)
+    return out
 
 
 def electron_signal(
@@ -162,14 +172,14 @@ def electron_signal(
         bowing: Hidden widening below the rim; reduces what escapes from the floor.
     """
     h = np.maximum(plateau_nm - z_nm, 0.0)
-    gain = 1.0 + material.wall_gain * -np.expm1(-(secant(z_nm, pixel_nm) - 1.0) / material.wall_gain)
+    gain = 1.0 + material.wall_gain * (1.0 - np.exp((1.0 - secant(z_nm, pixel_nm)) / material.wall_gain))
     escape = escape_share(z_nm, material.field_factor, pixel_nm, asymmetry, asymmetry_deg)
     escape = escape * (1.0 - bowing * (1.0 - np.minimum(escape, 1.0)))
     shadow = 1.0 - escape
     escaped = escape / (1.0 - material.re_emission * shadow)
     kept = np.exp(-h / material.attenuation_length - material.charging * shadow)
 
-    void = -np.expm1(-h / material.bloom_saturation)
+    void = 1.0 - np.exp(-h / material.bloom_saturation)
     narrow = gaussian_transfer(z_nm.shape, 0.75 * material.bloom_width, 0.75 * material.bloom_width)
     wide = gaussian_transfer(z_nm.shape, 1.9 * material.bloom_width, 1.9 * material.bloom_width)
     nearby = np.fft.irfft2(np.fft.rfft2(void) * (0.55 * narrow + 0.45 * wide), z_nm.shape)

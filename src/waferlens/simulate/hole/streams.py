@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 from enum import IntEnum
+from functools import lru_cache
 
 import numpy as np
+from jaxtyping import UInt32
 
 from waferlens.recipe.hole_world import Normal, Range
 
@@ -23,14 +26,20 @@ def stream(root: int, kind: str, stream_id: Stream, *sample: int) -> np.random.G
     """The generator of one stream of one sample.
 
     Args:
-        root: Seed of the data set.
+        root: Seed of the data set, 0 .. 2**64 - 1.
         kind: Name of the world; disjoint streams for disjoint worlds.
         stream_id: Which of the streams.
         sample: Numbers that name the sample: structure or site, then case, hole, iteration.
     """
-    # The name enters as bytes, so that two worlds never share a state.
-    entropy = [root & 0xFFFFFFFF, root >> 32, int.from_bytes(kind.encode()[-8:], "little"), *sample, int(stream_id)]
+    # Words of fixed places: two lists of numbers never run into the same entropy.
+    entropy = np.array([root & 0xFFFFFFFF, root >> 32, *_words(kind), *sample, int(stream_id)], np.uint32)
     return np.random.Generator(np.random.Philox(np.random.SeedSequence(entropy)))
+
+
+@lru_cache
+def _words(kind: str) -> UInt32[np.ndarray, "4"]:
+    """The whole name as four words, so that no two worlds share a state, however alike their names end."""
+    return np.frombuffer(hashlib.sha256(kind.encode()).digest()[:16], "<u4")
 
 
 def uniform(rng: np.random.Generator, span: Range, share: float = 1.0) -> float:

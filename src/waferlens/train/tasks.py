@@ -1,0 +1,157 @@
+"""What a training step is: regression, or regression against a discriminator (pix2pix)."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from typing import Any
+
+import lightning
+import torch
+from torch import Tensor
+
+from waferlens.models import DepthNet, PatchGAN
+from waferlens.models.depth import GREY_MEAN, GREY_SCALE
+from waferlens.recipe.hole import HoleRecipe
+from waferlens.recipe.sections import Train
+from waferlens.train.losses import HALF_SCALE, adversarial, supervised
+
+
+def rate_schedule(spec: Train, steps: int) -> Callable[[int], float]:
+    """Share of the greatest learning rate at each step: a rise over the warm-up, then the course of the recipe."""
+    warmup = max(1, round(spec.warmup_fraction * steps))
+
+    def share(step: int) -> float:
+        if step < warmup and spec.schedule != "constant":
+            start = 0.04 if spec.schedule == "onecycle" else 0.0
+            rise = (step + 1) / warmup
+            return start + (1 - start) * 0.5 * (1 - math.cos(math.pi * rise))
+        if spec.schedule == "constant":
+            return 1.0
+        done = min(1.0, (step - warmup) / max(1, steps - warmup))
+        return 0.5 * (1 + math.cos(math.pi * done))
+
+    return share
+
+
+class DepthTask(lightning.LightningModule):
+    """Learns a depth map from pairs.
+
+    Args:
+        network: The network of the recipe.
+        recipe: The recipe; its `loss` and `train` sections are read.
+        steps: Optimisation steps of the whole run, for the schedule.
+    """
+
+    def __init__(self, network: DepthNet, recipe: HoleRecipe, steps: int) -> None:
+        super().__init__()
+        self.network = network
+        self.recipe = recipe
+        self.steps = steps
+        self._cpu_before = 0.0
+        self._clock = time.process_time()
+        self._squares = self._pixels = 0.0
+
+    def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
+        grey, truth = self._laid_out(batch)
+        depth, *sigma = self.network(grey)
+        loss, terms = supervised(self.recipe.loss, depth, sigma[0] if sigma else None, truth)
+        self.log_dict({"loss": loss.detach(), **terms}, on_step=False, on_epoch=True)
+        return loss
+
+    def _laid_out(self, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        grey, truth = batch
+        if self.recipe.train.channels_last:
+            grey = grey.contiguous(memory_format=torch.channels_last)
+        return grey, truth
+
+    def on_validation_epoch_start(self) -> None:
+        self._squares = self._pixels = 0.0
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], index: int) -> None:
+        grey, truth = self._laid_out(batch)
+        # Validated in float32, as it will be exported.
+        with torch.autocast(grey.device.type, enabled=False):
+            depth = self.network(grey)[0]
+        self._squares += float((depth - truth).double().square().sum())
+        self._pixels += truth.numel()
+
+    def on_validation_epoch_end(self) -> None:
+        self.log("rmse_validation", math.sqrt(self._squares / self._pixels))
+
+    def configure_optimizers(self) -> Any:
+        spec = self.recipe.train
+        optimizer = torch.optim.AdamW(self.network.parameters(), lr=spec.lr, weight_decay=spec.weight_decay)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate_schedule(spec, self.steps))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    @property
+    def cpu_seconds(self) -> float:
+        """CPU time of this run so far, that of interrupted parts included [s]."""
+        return self._cpu_before + time.process_time() - self._clock
+
+    def on_fit_start(self) -> None:
+        self._clock = time.process_time()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["cpu_seconds"] = self.cpu_seconds
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self._cpu_before = checkpoint["cpu_seconds"]
+
+
+class Pix2PixTask(DepthTask):
+    """Learns a depth map from pairs and from a discriminator that tells true pairs from generated ones.
+
+    Args:
+        network: The generator.
+        discriminator: Judges patches of (image, depth map).
+        recipe: The recipe.
+        steps: Steps of the whole run.
+
+    Source: Isola et al., CVPR 2017; the sum of terms and the discriminator's interval after S1.
+    """
+
+    def __init__(self, network: DepthNet, discriminator: PatchGAN, recipe: HoleRecipe, steps: int) -> None:
+        super().__init__(network, recipe, steps)
+        self.discriminator = discriminator
+        self.automatic_optimization = False
+
+    def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> None:
+        loss, gan = self.recipe.loss, self.recipe.loss.gan
+        grey, truth = self._laid_out(batch)
+        image = (grey - GREY_MEAN) / GREY_SCALE
+        generator_step, discriminator_step = self.optimizers()
+
+        depth = self.network(grey)[0]
+        fooled = adversarial(gan, self.discriminator(image, depth / HALF_SCALE - 1.0), real=True)
+        compared, terms = supervised(loss, depth, None, truth)
+        total = compared + loss.gan_weight * fooled
+        generator_step.zero_grad()
+        self.manual_backward(total)
+        if self.recipe.train.gradient_clip is not None:
+            self.clip_gradients(generator_step, self.recipe.train.gradient_clip, "norm")
+        generator_step.step()
+        logged = {"loss": total.detach(), "gan": fooled.detach(), **terms}
+
+        if index % loss.discriminator_interval == 0:
+            told_fake = adversarial(gan, self.discriminator(image, depth.detach() / HALF_SCALE - 1.0), real=False)
+            told_real = adversarial(gan, self.discriminator(image, truth / HALF_SCALE - 1.0), real=True)
+            judged = 0.5 * (told_fake + told_real)
+            discriminator_step.zero_grad()
+            self.manual_backward(judged)
+            discriminator_step.step()
+            self.log("discriminator", judged.detach(), on_step=False, on_epoch=True)
+        for schedule in self.lr_schedulers():
+            schedule.step()
+        self.log_dict(logged, on_step=False, on_epoch=True)
+
+    def configure_optimizers(self) -> Any:
+        spec = self.recipe.train
+        optimizers = [
+            torch.optim.Adam(part.parameters(), lr=spec.lr, betas=(0.5, 0.999), weight_decay=spec.weight_decay)
+            for part in (self.network, self.discriminator)
+        ]
+        share = rate_schedule(spec, self.steps)
+        return optimizers, [torch.optim.lr_scheduler.LambdaLR(optimizer, share) for optimizer in optimizers]
