@@ -64,7 +64,9 @@ Unit = Annotated[str, AfterValidator(_known_unit)]
 class Section(BaseModel):
     """A closed, frozen part of a recipe."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False, defer_build=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False, defer_build=True
+    )
 
 
 class Augment(Section):

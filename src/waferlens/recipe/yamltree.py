@@ -76,10 +76,9 @@ def parse(text: str, label: str) -> tuple[Node | None, list[Fault]]:
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
             what = "anchors and aliases are not used here; repeat the value or extend a parent"
             faults.append(Fault(f"{label}:{_line(event)}", what))
-        if getattr(event, "tag", None):
-            faults.append(
-                Fault(f"{label}:{_line(event)}", f"the tag {event.tag} is not used here; write the value alone")
-            )
+        tag = getattr(event, "tag", None)
+        if tag:
+            faults.append(Fault(f"{label}:{_line(event)}", f"the tag {tag} is not used here; write the value alone"))
     if faults:  # an alias may point at its own parent: never walk such a tree
         return None, faults
     return _node(root, label, "", faults), faults
