@@ -20,6 +20,7 @@ from jaxtyping import Bool, Float
 
 OUTLIER_SIGMA = 5.0
 """A point farther from the robust plane than this many robust standard deviations is an outlier"""
+_FIT_POINTS = 2**20  # enough for a plane: of larger maps a sample is fitted, and every point is judged
 _SAMPLE = 20_000
 _TRIPLES = 300
 
@@ -184,33 +185,36 @@ def fit_plane_robust(
     the same map always gives the same plane.
     """
     known = known_points(heights, valid)
-    y, x = known.nonzero()
-    if x.size < 3:
-        return RobustPlane(UNKNOWN, math.nan, known)
-    z = heights[y, x].astype(np.float64)
-    xc, yc = (heights.shape[1] - 1) / 2, (heights.shape[0] - 1) / 2
-    x, y = x - xc, y - yc
-    plane = _least_median_of_squares(x, y, z, np.random.default_rng(seed))
+    unknown = RobustPlane(UNKNOWN, math.nan, known)
+    places = np.flatnonzero(known)
+    rng = np.random.default_rng(seed)
+    if places.size > _FIT_POINTS:
+        places = rng.choice(places, _FIT_POINTS, replace=False)
+    h, w = heights.shape
+    x, y = places % w - (w - 1) / 2, places // w - (h - 1) / 2
+    z = heights.reshape(-1)[places].astype(np.float64)
+    plane = _least_median_of_squares(x, y, z, rng)
     if not plane.known:
-        return RobustPlane(UNKNOWN, math.nan, known)
-    inside = None
+        return unknown
+    inside, allowed, scale = None, 0.0, math.nan
     for _ in range(50):
         residual = z - plane.centre - plane.slope_x * x - plane.slope_y * y
         scale = robust_sigma(residual)
         # A plane met exactly leaves rounding errors as residuals; those are no outliers.
-        within = np.abs(residual) <= max(threshold * scale, 1e-9 * float(np.ptp(z)))
+        allowed = max(threshold * scale, 1e-9 * float(np.ptp(z)))
+        within = np.abs(residual) <= allowed
         if inside is not None and np.array_equal(within, inside):
             break
         inside = within
         design = np.stack((np.ones(int(inside.sum())), x[inside], y[inside]), axis=1)
         normal = design.T @ design
         if np.linalg.matrix_rank(normal, hermitian=True) < 3:
-            return RobustPlane(UNKNOWN, math.nan, known)
+            return unknown
         offset = float(z[inside].mean())
         solution = np.linalg.solve(normal, design.T @ (z[inside] - offset))
         plane = Plane(float(solution[0]) + offset, float(solution[1]), float(solution[2]))
-    inliers = np.zeros_like(known)
-    inliers[known] = inside
+    with np.errstate(invalid="ignore"):
+        inliers = known & (np.abs(heights - plane.over(heights.shape)) <= allowed)
     return RobustPlane(plane, scale, inliers)
 
 
@@ -281,6 +285,8 @@ def _patch(heights: np.ndarray, known: np.ndarray, x: float, y: float, radius: f
 
 def _least_median_of_squares(x: np.ndarray, y: np.ndarray, z: np.ndarray, rng: np.random.Generator) -> Plane:
     """The plane through three points with the smallest median residual, over random triples of a sample."""
+    if x.size < 3:
+        return UNKNOWN
     if x.size > _SAMPLE:
         chosen = rng.choice(x.size, _SAMPLE, replace=False)
         x, y, z = x[chosen], y[chosen], z[chosen]
