@@ -9,14 +9,14 @@ from types import ModuleType
 from waferlens.errors import MissingExtraError
 
 EXTRAS = {
-    "train": "training and export (torch)",
-    "formats": "files of further instruments",
+    "train": "training or export",
+    "formats": "reading further instruments' files",
     "serve": "the review station in the browser",
     "openvino": "the OpenVINO runtime",
-    "sam": "regions by Segment Anything",
-    "diffusion": "synthetic defects by diffusion",
-    "scale": "lots larger than a machine",
-    "parquet": "Parquet tables",
+    "sam": "finding regions by Segment Anything",
+    "diffusion": "making synthetic defects by diffusion",
+    "scale": "inspecting lots larger than a machine",
+    "parquet": "writing Parquet tables",
 }
 """Extra -> what it is for, as in pyproject.toml."""
 
@@ -47,4 +47,4 @@ def available(module: str) -> bool:
 
 def missing(extra: str, module: str) -> str:
     """The sentence that says what is missing and how to get it."""
-    return f"{EXTRAS[extra]} needs '{module}', which is not installed: pip install 'waferlens[{extra}]'"
+    return f"'{module}' is not installed, and {EXTRAS[extra]} cannot do without it: pip install 'waferlens[{extra}]'"
