@@ -98,4 +98,8 @@ def _completed(height_map: HeightMap, pitch_um: float | None, unit: str | None) 
             heights, unit = units.convert(heights, "mm", "um"), "um"
         remarks.append(f"the file says no unit of the heights; {unit} was handed in")
         height_map = replace(height_map, heights=heights, unit=unit)
+    if height_map.unit == "grey":
+        remarks.append("the file says no unit of the heights: they are numbers of their own (grey)")
+    if height_map.pitch_unit == "px":
+        remarks.append("the file says no unit of the pitch: it is counted as px")
     return height_map

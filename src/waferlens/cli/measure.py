@@ -1,0 +1,176 @@
+"""`waferlens measure`: level and measure height maps of instruments."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from waferlens.cli.output import emit_json, progress, say
+from waferlens.errors import InputError, MissingExtraError, UsageError
+
+if TYPE_CHECKING:
+    from waferlens.records import HeightMap, Measurement
+
+app = typer.Typer()
+
+
+class Level(StrEnum):
+    """Which plane is taken off."""
+
+    least_squares = "least-squares"
+    three_points = "three-points"
+    robust = "robust"
+    none = "none"
+
+
+class Form(StrEnum):
+    """Which form is taken off after the plane."""
+
+    none = "none"
+    polynomial_2 = "polynomial-2"
+
+
+@app.command()
+def measure(
+    files: Annotated[list[Path], typer.Argument(metavar="FILES", help="Height maps; each is measured by itself.")],
+    level: Annotated[Level, typer.Option(help="Plane to take off.")] = Level.least_squares,
+    points: Annotated[
+        str | None, typer.Option(metavar="'X,Y X,Y X,Y'", help="Places for --level three-points [px]")
+    ] = None,
+    form: Annotated[Form, typer.Option(help="Form to take off after the plane.")] = Form.none,
+    s_filter_um: Annotated[
+        float | None, typer.Option(help="Cutoff of the S-filter: waves shorter than it go [um]")
+    ] = None,
+    l_filter_um: Annotated[
+        float | None, typer.Option(help="Cutoff of the L-filter: waves longer than it go [um]")
+    ] = None,
+    outliers: Annotated[
+        bool, typer.Option("--outliers", help="Leave out points beyond 5 robust sigma of the robust plane.")
+    ] = False,
+    trim_percent: Annotated[
+        float | None, typer.Option(help="Leave out heights outside the percentiles P and 100 - P [%]")
+    ] = None,
+    channel: Annotated[
+        str | None, typer.Option(help="Name or number of the channel; by default the first height channel.")
+    ] = None,
+    pitch_um: Annotated[float | None, typer.Option(help="Pitch of files that do not say their own [um]")] = None,
+    height_unit: Annotated[
+        str | None, typer.Option(help="Unit of the heights of files that do not say their own: nm, um, mm, m.")
+    ] = None,
+    figures: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Draw map and profiles of each file as PNG into this folder.")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print a machine-readable result on standard output.")] = False,
+) -> None:
+    """Level and measure height maps: valid fraction, tilt, range, rms, Sa, Sq, Sp, Sv, Sz, Ssk, Sku.
+
+    A file that is no height map is named with the reason; the others are measured all the same, and the exit status
+    is 1.
+    """
+    # Loaded here and not above: `--help` needs no arrays.
+    from waferlens.formats.heightmap import read_height_map
+    from waferlens.measure.surface import measurements, prepare_surface
+
+    how: dict[str, Any] = {
+        "level": level.value,
+        "form": form.value,
+        "s_filter": s_filter_um,
+        "l_filter": l_filter_um,
+        "outliers": outliers,
+        "trim_percent": trim_percent,
+        "points": None if points is None else _points(points),
+    }
+    records: list[Measurement] = []
+    drawn: set[str] = set()
+    status = 0
+    with progress(len(files), "measure", quiet=json or len(files) < 2) as advance:
+        for file in files:
+            try:
+                height_map = read_height_map(file, channel, pitch_um=pitch_um, unit=height_unit)
+                done = prepare_surface(height_map, **how)
+            except (InputError, MissingExtraError) as error:
+                say(f"waferlens measure: {error}" if isinstance(error, InputError) else f"{file}: {error}")
+                status = max(status, error.exit_status)
+                continue
+            finally:
+                advance(1)
+            rows = [replace(row, file=str(file)) for row in measurements(height_map, done)]
+            records += rows
+            picture = None
+            if figures is not None:
+                from waferlens.measure.figures import draw_surface
+
+                picture = _free_name(figures, file, drawn)
+                draw_surface(picture, height_map, done, rows)
+            if not json:
+                print(_table(file, height_map, rows, picture))
+    if json:
+        emit_json([record.as_json() for record in records])
+    raise typer.Exit(status)
+
+
+def _points(text: str) -> list[tuple[float, float]]:
+    """Three places from `x,y x,y x,y`.
+
+    Raises:
+        UsageError: they are not three pairs of numbers.
+    """
+    try:
+        places = [tuple(float(part) for part in pair.split(",")) for pair in text.split()]
+    except ValueError as error:
+        raise UsageError(f"--points '{text}': {error}; write three pairs as 'x,y x,y x,y'") from error
+    if len(places) != 3 or any(len(place) != 2 for place in places):
+        raise UsageError(f"--points '{text}': write three pairs as 'x,y x,y x,y'")
+    return [(x, y) for x, y in places]
+
+
+def _free_name(folder: Path, file: Path, taken: set[str]) -> Path:
+    """A picture's name that no other file of this call has: two folders may hold files of one name."""
+    name, number = f"{file.name}.png", 2
+    while name in taken:
+        name, number = f"{file.name}-{number}.png", number + 1
+    taken.add(name)
+    return folder / name
+
+
+def _table(file: Path, height_map: HeightMap, rows: list[Measurement], picture: Path | None) -> str:
+    from waferlens.measure.figures import pretty
+    from waferlens.units import convert
+
+    origin = height_map.origin
+    h, w = height_map.heights.shape
+    pitch_unit = "um" if height_map.pitch_unit in ("mm", "m") else height_map.pitch_unit
+    x, y = (convert(pitch, height_map.pitch_unit, pitch_unit) for pitch in (height_map.pitch_x, height_map.pitch_y))
+    pitch = f"{x:.6g} x {y:.6g} {pretty(pitch_unit)}"
+    lines = [
+        str(file),
+        f"  {origin['format']}, channel '{origin['channel']}', {w} x {h} points, pitch {pitch}",
+    ]
+    for row in rows:
+        value = "–" if row.value is None else f"{row.value:.5g}"
+        why = f"  {row.method}" if row.value is None else ""
+        lines.append(f"  {row.name:<17}{value:>12} {'' if row.unit == '1' else pretty(row.unit)}{why}".rstrip())
+    lines.append(f"  Sa to Sku: {rows[-1].method if rows[-1].value is not None else 'see the reasons above'}")
+    lines += [f"  note: {remark}" for remark in origin["remarks"]]
+    lines += _hints(rows)
+    if picture is not None:
+        lines.append(f"  figure: {picture}")
+    return "\n".join(lines) + "\n"
+
+
+def _hints(rows: list[Measurement]) -> list[str]:
+    """What a metrologist would ask next: do a few points make the numbers?"""
+    found = {row.name: row.value for row in rows}
+    share, rms, robust = found["outlier_fraction"], found["rms_levelled"], found["rms_robust"]
+    if share and rms and robust is not None and rms > 1.5 * robust:
+        return [
+            f"  note: {100 * share:.2g} % of the points make the rms {rms / robust:.3g} times that of the others"
+            if robust
+            else f"  note: {100 * share:.2g} % of the points lie off a plane that all others meet exactly",
+            "        (spikes, or features on a flat ground); --outliers leaves them out",
+        ]
+    return []
