@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from waferlens.train.run import WEIGHTS, Trained, train
+from waferlens.train.run import DATA, WEIGHTS, Trained, train
 
-__all__ = ["WEIGHTS", "Trained", "train"]
+__all__ = ["DATA", "WEIGHTS", "Trained", "train"]

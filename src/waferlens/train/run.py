@@ -35,6 +35,8 @@ from waferlens.train.tasks import DepthTask, Pix2PixTask
 WEIGHTS = "weights.safetensors"
 LAST = "last.ckpt"
 CURVES = "metrics.csv"
+DATA = "data.json"
+"""Where the data lies on this machine; stays in the run, never enters a bundle."""
 EVALUATION_BATCH = 256
 
 
@@ -71,6 +73,7 @@ def train(recipe: HoleRecipe, data: Path, out: Path, *, threads: int | None = No
     _same_run(out, resolved)
     if threads is not None:
         torch.set_num_threads(threads)
+    (out / DATA).write_text(json.dumps({"folder": str(data.resolve())}) + "\n")
     log = _log(out)
     arrays = load_sim(scan(data), keep=lambda hole: split_of(hole.structure) in {"train", "validation"})
     sides = split_all(arrays.structure)
@@ -225,7 +228,6 @@ def _trainer(recipe: HoleRecipe, out: Path, callbacks: list[Callback], quiet: bo
         enable_progress_bar=not quiet,
         enable_model_summary=False,
         num_sanity_val_steps=0,
-        deterministic="warn",
     )
 
 

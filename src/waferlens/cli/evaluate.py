@@ -1,0 +1,116 @@
+"""`waferlens evaluate`: a bundle against the truth, with baselines beside it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from waferlens.cli.output import emit_json, progress, say
+from waferlens.errors import UsageError
+
+app = typer.Typer()
+
+SPLITS = ("all", "train", "validation", "calibration", "test")
+
+
+@app.command()
+def evaluate(
+    bundle: Annotated[str, typer.Argument(help="Path of a bundle, or the name of a shipped one.")],
+    data: Annotated[Path, typer.Option(help="Folder in the challenge's layout.")],
+    split: Annotated[str, typer.Option(help="all, train, validation, calibration or test, by structure.")] = "all",
+    out: Annotated[Path | None, typer.Option(help="Also write evaluation.json and pictures here.")] = None,
+    baselines: Annotated[bool, typer.Option(help="Fit and judge the shortcuts too.")] = True,
+    json: Annotated[bool, typer.Option("--json", help="Print a machine-readable result.")] = False,
+) -> None:
+    """Compare a bundle with known depth maps, or with the mean depths of real sites.
+
+    The truth of a simulated `real` data set is drawn again where WAFERLENS_EVAL_SEED holds its seed.
+    """
+    from waferlens.bundle.files import open_bundle
+    from waferlens.bundle.session import Session
+    from waferlens.evaluate.hole import evaluate_pairs
+    from waferlens.evaluate.sites import evaluate_sites, regenerated
+    from waferlens.load.challenge import load_sim, scan
+    from waferlens.prepare.splits import split_of
+
+    if split not in SPLITS:
+        raise UsageError(f"--split {split}: one of {', '.join(SPLITS)}")
+    opened = open_bundle(bundle)
+    session, calibration = Session(opened, threads=2), opened.calibration
+    holes = scan(data)
+    result: dict[str, Any] = {"bundle": opened.name, "data": data.name, "split": split}
+    if any(hole.depth is not None for hole in holes.sim):
+        pairs = load_sim(holes, keep=None if split == "all" else lambda hole: split_of(hole.structure) == split)
+    else:
+        pairs = regenerated(holes)
+    worst: list[dict[str, Any]] = []
+    if pairs is not None:
+        with progress(len(pairs.sem), "images", quiet=json) as advance:
+            scale = opened.recipe.get("depth", {}).get("nm_per_grey")
+            found = evaluate_pairs(
+                session, calibration, pairs, nm_per_grey=scale, with_baselines=baselines, advance=advance
+            )
+        result |= found.summary
+        worst = found.worst
+    if holes.real:
+        with progress(len(holes.real), "images", quiet=json) as advance:
+            result["sites"] = evaluate_sites(session, calibration, holes, advance)
+    if pairs is None and not holes.real:
+        raise UsageError(f"{data}: has neither depth maps nor site depths to compare with")
+    if out is not None:
+        from waferlens.evaluate.pictures import write_evaluation
+
+        write_evaluation(out, result, worst, found.table if pairs is not None else {})
+    if json:
+        emit_json(result)
+    else:
+        for line in lines_of(result):
+            print(line)
+        if out is not None:
+            say(f"written: {out}")
+
+
+def lines_of(result: dict[str, Any]) -> list[str]:
+    """The result as a table for people."""
+    lines = [f"{result['bundle']} on {result['data']} ({result['split']})"]
+    if "rmse_255" in result:
+        lines.append(f"{result['images']} images of {result['structures']} structures")
+        for key, label in (
+            ("rmse_255", "RMSE"),
+            ("rmse_structure", "  structure part"),
+            ("rmse_level", "  level part"),
+            ("rmse_floor", "floor RMSE"),
+        ):
+            low, high = result[f"{key}_95"]
+            lines.append(f"  {label:<22} {result[key]:7.3f} grey   95 % [{low:.3f}, {high:.3f}]")
+        lines.append(f"  {'contour error':<22} {result['contour_error_px']:7.3f} px")
+        inside = ", ".join(f"{level}: {value:.2f}" for level, value in result["within_level"].items())
+        lines.append(f"  RMSE inside each level   {inside}")
+        for key in ("coverage_90", "coverage_95", "coverage_99"):
+            if result.get(key) is not None:
+                lines.append(f"  pixel {key.replace('_', ' ')} %      {100 * result[key]:7.2f} %")
+        for name, figures in result.items():
+            if isinstance(figures, dict) and "interval_score" in figures and "slope" in figures:
+                lines.append(f"  {name:<22} {_measurand_line(figures)}")
+        for name, value in result.get("baselines", {}).items():
+            lines.append(f"  baseline {name:<22} {value:7.3f} grey")
+    if "sites" in result:
+        sites = result["sites"]
+        lines.append(f"{sites['sites']} sites: {_site_line(sites)}, {100 * sites['out_of_domain']:.1f} % out of domain")
+        lines += [f"  bucket {bucket}: {_site_line(figures)}" for bucket, figures in sites["within_bucket"].items()]
+    return lines
+
+
+def _measurand_line(figures: dict[str, Any]) -> str:
+    kept = {
+        key: value
+        for key, value in figures.items()
+        if isinstance(value, float) and not key.startswith("interval_score")
+    }
+    return ", ".join(f"{key} {value:.3g}" for key, value in kept.items())
+
+
+def _site_line(figures: dict[str, Any]) -> str:
+    return ", ".join(f"{key} {figures[key]:.3g}" for key in ("bias_nm", "rmse_nm", "slope") if figures[key] is not None)

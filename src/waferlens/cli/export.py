@@ -1,0 +1,41 @@
+"""`waferlens export`: a trained run becomes a bundle."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from waferlens.cli.output import emit_json, say
+from waferlens.extras import require
+
+app = typer.Typer()
+
+
+@app.command()
+def export(
+    run: Annotated[Path, typer.Argument(help="Folder of a finished training run.")],
+    out: Annotated[Path, typer.Option(help="The bundle: a folder, or a file .zip.")],
+    data: Annotated[
+        Path | None, typer.Option(help="Folder to calibrate on; the one the run was trained on if not given.")
+    ] = None,
+    tolerance: Annotated[
+        float, typer.Option(min=0.0, help="Greatest difference between torch and ONNX Runtime [grey].")
+    ] = 0.01,
+    json: Annotated[bool, typer.Option("--json", help="Print a machine-readable result.")] = False,
+) -> None:
+    """Export a run to ONNX, prove that nothing changed, calibrate its intervals and write the bundle."""
+    require("train", "torch")
+    from waferlens.export import export as write
+
+    result = write(run, out, data=data, tolerance=tolerance)
+    if json:
+        emit_json(result)
+    else:
+        parity = result.parity
+        say(f"{out}: {result.bytes / 1e6:.2f} MB, calibrated on {result.calibrated_on} images")
+        say(
+            f"torch against ONNX Runtime: {parity['max_abs']:.2g} grey at most on {parity['images']} images, "
+            f"{parity['ok_ng_flips']} OK/NG flips, {parity['review_changes']} changes of review"
+        )

@@ -1,0 +1,132 @@
+"""From a trained network to an ONNX graph with everything inside, and the proof that both say the same."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float32
+
+from waferlens.bundle.session import Session
+from waferlens.errors import ParityError
+from waferlens.models import DepthNet, fuse
+from waferlens.ops.hole import measure_holes
+
+OPSET = 17
+TOLERANCE_GREY = 0.01
+"""Greatest difference between torch and ONNX Runtime that is let through [grey]"""
+LIMIT_PERCENTILES = (10, 50, 90)
+"""Where specification limits are put to see whether a verdict turns: in the thick of the measurand's values."""
+BATCH = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Parity:
+    """How far ONNX Runtime and torch agree, on images that trained nothing."""
+
+    images: int
+    max_abs: float
+    """Greatest difference of a pixel's depth [grey]"""
+    max_abs_sigma: float
+    """Greatest difference of a pixel's sigma [grey]"""
+    tolerance: float
+    """What is let through [grey]"""
+    ok_ng_flips: int
+    """Values inside a limit in one and outside in the other, over all measurands and limits."""
+    review_changes: int
+    """Verdicts that changed to or from `review`."""
+
+
+def to_onnx(network: DepthNet, height_px: int, width_px: int) -> bytes:
+    """The network as an ONNX model of one image `b 1 h w` in 0..255; batch norms and branches are folded first."""
+    exported = fuse(network).float().to(memory_format=torch.contiguous_format).eval()
+    buffer = io.BytesIO()
+    names = ["depth", "sigma"] if network.sigma else ["depth"]
+    with warnings.catch_warnings():
+        # The older exporter is chosen on purpose: seconds instead of minutes, and the same graph.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        torch.onnx.export(
+            exported,
+            (torch.zeros(2, 1, height_px, width_px),),
+            buffer,
+            dynamo=False,
+            input_names=["grey"],
+            output_names=names,
+            dynamic_axes={name: {0: "b"} for name in ["grey", *names]},
+            opset_version=OPSET,
+        )
+    return buffer.getvalue()
+
+
+def torch_predict(
+    network: DepthNet, grey: Float32[np.ndarray, "b 1 h w"]
+) -> tuple[Float32[np.ndarray, "b h w"], Float32[np.ndarray, "b h w"] | None]:
+    """What the trained network itself says, unfused, in float32."""
+    depths, sigmas = [], []
+    for start in range(0, len(grey), BATCH):
+        depth, *sigma = network.predict(torch.from_numpy(grey[start : start + BATCH]))
+        depths.append(depth[:, 0].numpy())
+        sigmas += [part[:, 0].numpy() for part in sigma]
+    return np.concatenate(depths), np.concatenate(sigmas) if sigmas else None
+
+
+def compare(
+    network: DepthNet,
+    session: Session,
+    grey: Float32[np.ndarray, "b 1 h w"],
+    half_widths: Mapping[str, float] | None = None,
+    tolerance: float = TOLERANCE_GREY,
+) -> Parity:
+    """Runs both on the same images and counts what would have changed.
+
+    Args:
+        network: As trained.
+        session: As exported.
+        grey: Held-out images [grey]
+        half_widths: Half-width of each measurand's interval, for verdicts; 0 where not given.
+        tolerance: Greatest difference of a pixel that counts as agreement [grey]
+    """
+    ours, our_sigma = torch_predict(network, grey)
+    theirs, their_sigma = session.predict(grey)
+    max_sigma = 0.0 if our_sigma is None else float(np.abs(our_sigma - their_sigma).max())
+    flips = changes = 0
+    a, b = measure_holes(ours), measure_holes(theirs)
+    for name in ("depth", "cd50_area", "wall_angle_deg"):
+        half = (half_widths or {}).get(name, 0.0)
+        for percentile in LIMIT_PERCENTILES:
+            limit = float(np.nanpercentile(a[name], percentile))
+            first, second = (_verdicts(values[name], half, limit) for values in (a, b))
+            flips += int(np.sum(first * second < 0))
+            changes += int(np.sum((first == 0) != (second == 0)))
+    return Parity(len(grey), float(np.abs(ours - theirs).max()), max_sigma, tolerance, flips, changes)
+
+
+def require_parity(parity: Parity) -> None:
+    """Refuses an export that would not measure what was trained.
+
+    Raises:
+        ParityError: a pixel differs by more than the tolerance, or a verdict turned from OK to NG or back.
+    """
+    if not parity.max_abs <= parity.tolerance:
+        raise ParityError(
+            f"ONNX Runtime and torch differ by up to {parity.max_abs:.4g} grey, {parity.tolerance:g} is let through; "
+            "not exported. A network trained with --train.precision=f32, or a wider --tolerance, may help"
+        )
+    if parity.ok_ng_flips:
+        raise ParityError(f"{parity.ok_ng_flips} verdicts turn between OK and NG after export; not exported")
+
+
+def as_json(parity: Parity) -> dict[str, Any]:
+    """The report that is stored in the bundle."""
+    return {**asdict(parity), "limits_at_percentiles": list(LIMIT_PERCENTILES), "opset": OPSET}
+
+
+def _verdicts(value: np.ndarray, half: float, limit: float) -> np.ndarray:
+    """+1 where the whole interval lies above a lower limit, -1 where below, 0 for review (ISO 14253-1)."""
+    sure = np.where(value - half >= limit, 1, 0) - np.where(value + half < limit, 1, 0)
+    return np.where(np.isfinite(value), sure, 0)
