@@ -1,0 +1,130 @@
+"""Speed of networks, side by side in one run: absolute times of another day on another machine compare with nothing."""
+
+from __future__ import annotations
+
+import os
+import platform
+import statistics
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+
+from waferlens.bundle.files import Bundle, open_bundle, shipped, write_bundle
+from waferlens.errors import UsageError
+from waferlens.extras import require
+from waferlens.recipe import as_yaml, load_recipe, recipe_names
+from waferlens.recipe.hole import HoleRecipe
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """One network at one batch size."""
+
+    name: str
+    source: str
+    """`bundle`, or `recipe` for a network with fresh weights (as fast as a trained one)."""
+    batch: int
+    images_per_s: float
+    """At the fastest round."""
+    milliseconds: float
+    """A batch, at the fastest round [ms]"""
+    median_milliseconds: float
+    """A batch, at the median round [ms]"""
+
+
+def bench(
+    names: Sequence[str], batches: Sequence[int] = (1, 16), threads: int = 2, seconds: float = 2.0
+) -> list[Timing]:
+    """Times the networks of bundles and recipes in ONNX Runtime, taking turns so that all meet the same disturbance.
+
+    Args:
+        names: Bundles (paths or shipped names) or recipes; a recipe needs the extra `train` to be built.
+        batches: Batch sizes.
+        threads: Threads of ONNX Runtime.
+        seconds: Time given to each network at each batch size [s]
+
+    Raises:
+        UsageError: a name is neither a bundle nor a recipe.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        opened = [(name, *_open(name, Path(folder))) for name in names]
+        sessions = [(name, source, _session(bundle, threads), _shape(bundle)) for name, bundle, source in opened]
+        timings = []
+        for batch in batches:
+            rounds: dict[str, list[float]] = {name: [] for name, *_ in sessions}
+            runs = [
+                (name, session, np.random.default_rng(0).uniform(0, 255, (batch, 1, *shape)).astype(np.float32))
+                for name, _, session, shape in sessions
+            ]
+            for _, session, grey in runs:
+                session.run(None, {session.get_inputs()[0].name: grey})
+            end = time.perf_counter() + seconds * len(runs)
+            while time.perf_counter() < end or len(rounds[runs[-1][0]]) < 3:
+                for name, session, grey in runs:
+                    rounds[name].append(_timed(session, grey))
+            timings += [
+                Timing(
+                    name,
+                    source,
+                    batch,
+                    batch / min(rounds[name]),
+                    1e3 * min(rounds[name]),
+                    1e3 * statistics.median(rounds[name]),
+                )
+                for name, source, *_ in sessions
+            ]
+    return timings
+
+
+def machine() -> dict[str, object]:
+    """What the times were measured on."""
+    return {
+        "machine": platform.machine(),
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        "onnxruntime": version("onnxruntime"),
+        "numpy": version("numpy"),
+    }
+
+
+def _timed(session: onnxruntime.InferenceSession, grey: np.ndarray) -> float:
+    name = session.get_inputs()[0].name
+    started = time.perf_counter()
+    session.run(None, {name: grey})
+    return time.perf_counter() - started
+
+
+def _session(bundle: Bundle, threads: int) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    return onnxruntime.InferenceSession(bundle.model, options, providers=["CPUExecutionProvider"])
+
+
+def _shape(bundle: Bundle) -> tuple[int, int]:
+    told = bundle.recipe["input"]
+    return told["height_px"], told["width_px"]
+
+
+def _open(name: str, folder: Path) -> tuple[Bundle, str]:
+    """A bundle as it is, or a recipe's network with fresh weights."""
+    if name in shipped() or Path(name).exists():
+        return open_bundle(name), "bundle"
+    if name not in recipe_names():
+        known = ", ".join([*shipped(), *recipe_names()])
+        raise UsageError(f"{name}: neither a bundle nor a recipe; known: {known}")
+    recipe = load_recipe(name)
+    if not isinstance(recipe, HoleRecipe):
+        raise UsageError(f"{name}: recipes of station {recipe.station} have no network to time here")
+    require("train", "torch")
+    from waferlens.export.onnx import to_onnx
+    from waferlens.models import build
+
+    model = to_onnx(build(recipe), recipe.input.height_px, recipe.input.width_px)
+    parts = {"model.onnx": model, "recipe.yaml": as_yaml(recipe), "runcard.json": {}}
+    return write_bundle(folder / name, parts), "recipe"
