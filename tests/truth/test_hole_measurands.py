@@ -126,7 +126,7 @@ def test_heights_scale_and_shift_freely():
     z = 150 - 120 * np.exp(-(rho(20, 14, 30) ** 4))
     here, there = only(z), only(3 * z - 1000)
     for name, unit in UNITS.items():
-        if unit in ("px", "1", "px²") or name == "orientation_deg":
+        if unit in ("px", "1", "px2") or name == "orientation_deg":
             assert there[name] == pytest.approx(here[name], abs=1e-6), name
     assert there["depth"] == pytest.approx(3 * here["depth"])
     assert there["volume"] == pytest.approx(3 * here["volume"])

@@ -32,6 +32,8 @@ class Readout:
     """Standard deviation of every pixel; None if neither network nor calibration tells one [grey]"""
     measurands: Mapping[str, Float[np.ndarray, " b"]]
     """By the names of `ops.hole.UNITS`, NaN where not measured."""
+    plateau: Float[np.ndarray, " b"]
+    """What heights refer to: the plateau, and where no hole was found, the level of the higher pixels [grey]"""
     reason: UInt8[np.ndarray, " b"]
     """Why something was not measured, see `ops.hole.REASONS`."""
     features: Mapping[str, Float[np.ndarray, " b"]]
@@ -56,4 +58,6 @@ def read_out(session: Session, calibration: Calibration, grey: Float32[np.ndarra
     domain["mean_sigma"] = np.zeros(len(depth)) if sigma is None else sigma.mean((1, 2), dtype=np.float64)
     found = measure_holes(depth, NOISE_FACTOR * domain["mean_sigma"])
     features = {} if sigma is None else mean_sigma(depth, sigma, found["top"], found["bottom"])
-    return Readout(depth, sigma, {name: found[name] for name in UNITS}, found["reason"], features, domain)
+    plateau = np.where(np.isfinite(found["plateau"]), found["plateau"], found["top"])
+    measurands = {name: found[name] for name in UNITS}
+    return Readout(depth, sigma, measurands, plateau, found["reason"], features, domain)

@@ -143,18 +143,19 @@ def scan(root: str | Path) -> HoleSet:
     return holes
 
 
-def check(root: str | Path, progress: Callable[[int], None] | None = None) -> HoleSet:
+def check(holes: HoleSet | str | Path, progress: Callable[[int], None] | None = None) -> HoleSet:
     """As `scan`, and every image is decoded: its size, its channels, whether it is whole.
 
     Args:
-        root: the folder that holds `simulation_data`, `train` or `test`.
+        holes: a scanned folder, or its root; problems that are found are added to it.
         progress: called with the number of images looked at since the last call.
 
     Raises:
         InputError: as `scan`.
         FormatError: as `scan`.
     """
-    holes = scan(root)
+    if not isinstance(holes, HoleSet):
+        holes = scan(holes)
     depths = sorted({hole.depth for hole in holes.sim if hole.depth is not None})
     paths = [hole.sem for hole in holes.sim] + depths + [hole.sem for hole in holes.real] + holes.test
 

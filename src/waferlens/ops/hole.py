@@ -28,7 +28,7 @@ wall_angle_deg [deg]
     height a pixel: a re-entrant (undercut) wall cannot be observed and reads as 90 at most.
 opening_area [px²]
     Area inside the 50 % contour.
-volume [px² grey]
+volume [grey px²]
     Sum of plateau - z over the pixels with more than 2 % of the depth below the plateau.
 
 Not measured, NaN: everything where there is no hole; what needs a contour that touches the border, or where there is
@@ -59,8 +59,8 @@ UNITS: Mapping[str, str] = {
     "ellipticity": "1",
     "orientation_deg": "deg",
     "wall_angle_deg": "deg",
-    "opening_area": "px²",
-    "volume": "px² grey",
+    "opening_area": "px2",
+    "volume": "grey px2",
     "plateau": "grey",
     "floor": "grey",
 }

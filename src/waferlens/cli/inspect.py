@@ -1,0 +1,87 @@
+"""`waferlens inspect`: images in; maps, measurements with intervals, verdicts out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from waferlens.cli.output import emit_json, progress, say
+
+app = typer.Typer()
+
+
+@app.command()
+def inspect(
+    paths: Annotated[list[str], typer.Argument(help="Images, folders (also in the challenge's layout) or patterns.")],
+    bundle: Annotated[str, typer.Option(help="A bundle: its folder, its zip, or a shipped name.")],
+    out: Annotated[Path, typer.Option(help="Folder of the run; an interrupted run in it goes on.")],
+    limit: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=LOW:HIGHUNIT", help="Limits, as depth=110:130nm or cd50_x=:28px; may be repeated."),
+    ] = None,
+    pixel_nm: Annotated[float | None, typer.Option(help="Pixel size [nm]; wins over tags and recipe.")] = None,
+    depth_nm_per_grey: Annotated[
+        float | None, typer.Option(help="True depth of a grey value of the map [nm]; wins over the recipe.")
+    ] = None,
+    level: Annotated[float, typer.Option(help="Coverage of the intervals.")] = 0.9,
+    maps: Annotated[bool, typer.Option(help="Write the height maps.")] = True,
+    workers: Annotated[int, typer.Option(min=1, help="Threads.")] = 2,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Remove what a former run left in OUT.")] = False,
+    store: Annotated[
+        str | None, typer.Option(metavar="URL", help="Database for the results, not SQLite in OUT.")
+    ] = None,
+    fail_on_ng: Annotated[bool, typer.Option("--fail-on-ng", help="Exit with 1 if an image is NG.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print a machine-readable result.")] = False,
+) -> None:
+    """Measure images with a bundle; the same command resumes a run that was interrupted."""
+    from waferlens.inspect import inspect_paths
+
+    # the bar needs its total, and the total is known only when the images are found
+    bar, advance, before = None, None, 0
+
+    def show(done: int, total: int) -> None:
+        nonlocal bar, advance, before
+        if bar is None:
+            bar = progress(total, "images", quiet=json)
+            advance = bar.__enter__()
+        advance(done - before)
+        before = done
+
+    try:
+        result = inspect_paths(
+            paths,
+            bundle,
+            out,
+            limits=limit or (),
+            pixel_nm=pixel_nm,
+            depth_nm_per_grey=depth_nm_per_grey,
+            level=level,
+            maps=maps,
+            workers=workers,
+            fresh=fresh,
+            store=store,
+            progress=show,
+        )
+    finally:
+        if bar is not None:
+            bar.__exit__(None, None, None)
+    if json:
+        emit_json(result)
+    else:
+        say(_summary(result))
+    if result.quarantined or (fail_on_ng and result.verdicts["NG"]):
+        raise typer.Exit(1)
+
+
+def _summary(result: object) -> str:
+    told = ", ".join(f"{count} {verdict}" for verdict, count in result.verdicts.items() if count)
+    lines = [
+        f"{result.out}: {result.images} images in {result.seconds:.1f} s ({result.images_per_second:,.0f}/s)"
+        + (f", {result.resumed_at} of them before" if result.resumed_at else "")
+        + (f": {told}" if told else "")
+    ]
+    if result.quarantined:
+        lines.append(f"{result.quarantined} quarantined, with reasons in {result.out}/quarantine.csv")
+    return "\n".join(lines)

@@ -1,0 +1,251 @@
+"""A whole lot: chunks through the worker threads, results stored in order, and the run taken up again after any stop.
+
+What makes a kill at any moment harmless: the list of images and its chunks are fixed before the first chunk; a chunk's
+maps take their name only when they are whole; its rows come in one transaction, after its maps; tables are made from
+the database when all chunks are stored. A chunk is therefore there as a whole or not at all, and resuming does the
+missing ones.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from waferlens import __version__
+from waferlens.bundle.files import Bundle, open_bundle
+from waferlens.bundle.session import Session
+from waferlens.errors import InputError, UsageError
+from waferlens.formats import images
+from waferlens.inspect.chunk import MAPS, Work, work_chunk
+from waferlens.inspect.folder import (
+    DATABASE,
+    LOG,
+    QUARANTINE,
+    RESULTS,
+    Log,
+    make_card,
+    make_folder,
+    make_plan,
+    write_card,
+)
+from waferlens.inspect.limits import Limit, checked, in_nm, parse_limit, require_scales
+from waferlens.inspect.plan import Plan
+from waferlens.ops.hole import UNITS
+from waferlens.store.results import QUARANTINED, ImageResult, Run, Store
+from waferlens.store.tables import write_quarantine_csv, write_results_csv
+
+CHUNK = 256
+
+
+@dataclass(frozen=True, slots=True)
+class InspectResult:
+    """What became of a lot."""
+
+    out: str
+    images: int
+    """Images of the lot, the quarantined ones among them."""
+    quarantined: int
+    seconds: float
+    """Of this call; a resumed run counts only what it did."""
+    images_per_second: float
+    verdicts: dict[str, int]
+    """How many `OK`, `review` and `NG`; without limits all are 0 but the images out of domain, which are `review`."""
+    resumed_at: int
+    """Images that were stored before this call."""
+    bundle: str
+
+
+def inspect_paths(
+    paths: Sequence[str | Path],
+    bundle: Bundle | str | Path,
+    out: str | Path,
+    *,
+    limits: Sequence[str | Limit] = (),
+    pixel_nm: float | None = None,
+    depth_nm_per_grey: float | None = None,
+    level: float = 0.9,
+    maps: bool = True,
+    workers: int = 2,
+    chunk: int = CHUNK,
+    fresh: bool = False,
+    store: str | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> InspectResult:
+    """Inspects images with a bundle; the same call resumes a run that was interrupted.
+
+    Args:
+        paths: files, folders (also in the challenge's layout) or patterns.
+        bundle: opened, or a path, or a shipped name.
+        out: folder of the run.
+        limits: as `depth=110:130nm`; they replace the recipe's own of the same measurand.
+        pixel_nm: pixel size; wins over the files' tags, which win over the recipe's [nm]
+        depth_nm_per_grey: true depth of one grey value of the depth map; wins over the recipe's [nm]
+        level: coverage of the intervals, as the bundle was calibrated for.
+        maps: write the height maps.
+        workers: threads; two use two cores.
+        chunk: images that are worked on and stored together.
+        fresh: remove what a former run left in `out` and begin anew.
+        store: URL of a database, instead of SQLite in `out`.
+        progress: called with the number of images done and their total.
+
+    Raises:
+        InputError: nothing to inspect, or a result cannot be written.
+        UsageError: an option is wrong, or `out` holds another run.
+        BundleError: the bundle cannot be used.
+    """
+    began = time.perf_counter()
+    opened = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
+    if workers < 1 or chunk < 1:
+        raise UsageError(f"workers and chunk must be at least 1, got {workers} and {chunk}")
+    out = Path(out)
+    make_folder(out, fresh, store)
+    work = _work(opened, out, limits, pixel_nm, depth_nm_per_grey, level, maps)
+    options = _options(work, chunk)
+    plan = make_plan(paths, out, chunk)
+    card = make_card(opened, options, plan, paths, out, store)
+    _require_scales(work, plan)
+    log = Log(out / LOG)
+    with closing(log), Store(store if store is not None else out / DATABASE) as database:
+        told = card.data
+        run = database.begin(
+            Run(told["run"], card.started, opened.name, opened.fingerprint, json.dumps(options), __version__)
+        )
+        done = database.done_chunks(run)
+        stored = sum(_size(plan, number) for number in done)
+        log(f"{'resumed' if done else 'began'}: {plan.items} images, {stored} stored; bundle {opened.name}")
+        if progress is not None:
+            progress(stored, plan.items)
+        if work.maps:
+            (out / MAPS).mkdir(exist_ok=True)
+        missing = [number for number in range(plan.chunks) if number not in done]
+        if missing or not (out / RESULTS).exists() or not (out / QUARANTINE).exists():
+            with closing(_chunks(work, plan, missing, workers)) as finished:
+                for results in finished:
+                    database.add_chunk(run, results)
+                    for result in results:
+                        if result.status == QUARANTINED:
+                            log(f"quarantined: {result.path} page {result.page}: {result.reason}")
+                    stored += len(results)
+                    if progress is not None:
+                        progress(stored, plan.items)
+            write_quarantine_csv(database, run, out / QUARANTINE)
+            write_results_csv(database, run, out / RESULTS, list(UNITS))
+        counted = database.counts(run)
+        verdicts, quarantined = Counter({"OK": 0, "review": 0, "NG": 0}), 0
+        for (status, verdict), count in counted.items():
+            if status == QUARANTINED:
+                quarantined += count
+            elif verdict:
+                verdicts[verdict] += count
+        seconds = time.perf_counter() - began
+        worked = sum(_size(plan, number) for number in missing)
+        rate = worked / seconds
+        result = InspectResult(
+            str(out),
+            plan.items,
+            quarantined,
+            round(seconds, 3),
+            round(rate, 1),
+            dict(verdicts),
+            plan.items - worked,
+            opened.name,
+        )
+        log(f"done: {worked} images in {seconds:.1f} s, {rate:.0f}/s; {quarantined} quarantined; {dict(verdicts)}")
+    if missing or card.results.get("state") != "done":
+        card.results = {"state": "done", "quarantined": quarantined, "verdicts": dict(verdicts)}
+        card.seconds = round(seconds, 3)
+        write_card(out, card)
+    return result
+
+
+def _chunks(work: Work, plan: Plan, numbers: Sequence[int], workers: int) -> Iterator[list[ImageResult]]:
+    """The results of chunks in order, a few worked on ahead: memory does not grow with the lot."""
+    waiting: deque[Future[list[ImageResult]]] = deque()
+    # the pool is left by its own `with`: after an interruption, chunks that were begun are finished and dropped
+    with ThreadPoolExecutor(workers, thread_name_prefix="inspect") as pool:
+        try:
+            for number in numbers:
+                waiting.append(pool.submit(_one, work, plan, number))
+                if len(waiting) > workers:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+def _one(work: Work, plan: Plan, number: int) -> list[ImageResult]:
+    return work_chunk(work, number, plan.first(number), plan.read(number))
+
+
+def _size(plan: Plan, number: int) -> int:
+    return min(plan.chunk, plan.items - plan.first(number))
+
+
+def _work(
+    bundle: Bundle,
+    out: Path,
+    limits: Sequence[str | Limit],
+    pixel_nm: float | None,
+    depth_nm_per_grey: float | None,
+    level: float,
+    maps: bool,
+) -> Work:
+    for name, value in (("pixel_nm", pixel_nm), ("depth_nm_per_grey", depth_nm_per_grey)):
+        if value is not None and not value > 0:
+            raise UsageError(f"{name} must be a positive number of nm, got {value:g}")
+    calibration, recipe = bundle.calibration, bundle.recipe
+    levels = calibration.levels()
+    if levels and level not in levels:
+        raise UsageError(
+            f"level {level:g}: this bundle is calibrated for {', '.join(f'{known:g}' for known in levels)}"
+        )
+    named = {
+        name: checked(Limit(name, told.get("low"), told.get("high"), told["unit"]))
+        for name, told in (recipe.get("limits") or {}).items()
+    }
+    for limit in limits:
+        parsed = parse_limit(limit) if isinstance(limit, str) else checked(limit)
+        named[parsed.name] = parsed
+    recipe_pixel_nm = (recipe.get("input") or {}).get("pixel_nm")
+    recipe_nm_per_grey = (recipe.get("depth") or {}).get("nm_per_grey")
+    nm_per_grey = depth_nm_per_grey if depth_nm_per_grey is not None else recipe_nm_per_grey
+    session = Session(bundle, threads=1)
+    return Work(session, calibration, list(named.values()), level, pixel_nm, recipe_pixel_nm, nm_per_grey, out, maps)
+
+
+def _options(work: Work, chunk: int) -> dict[str, Any]:
+    """What the results depend on besides bundle and images; a run is only resumed with the same."""
+    return {
+        "limits": [str(limit) for limit in work.limits],
+        "pixel_nm": work.option_pixel_nm,
+        "nm_per_grey": work.nm_per_grey,
+        "level": work.level,
+        "maps": work.maps,
+        "chunk": chunk,
+        "version": __version__,
+    }
+
+
+def _require_scales(work: Work, plan: Plan) -> None:
+    if not any(in_nm(limit) for limit in work.limits):
+        return
+    lateral = work.option_pixel_nm is not None or work.recipe_pixel_nm is not None
+    if not lateral:  # the first image speaks for the lot; one without a tag among others is told in its verdict
+        path, page = plan.read(0)[0]
+        try:
+            lateral = any(
+                not isinstance(image, InputError) and image.pixel_nm is not None
+                for image in images.read_pages(path, range(page, page + 1))
+            )
+        except InputError:
+            lateral = False  # it will be quarantined, with this very reason
+    require_scales(work.limits, lateral, work.nm_per_grey is not None)

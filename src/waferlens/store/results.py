@@ -1,0 +1,260 @@
+"""Writing and reading results: a chunk of images is stored whole or not at all, and never twice."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from types import TracebackType
+
+import sqlalchemy as sa
+from sqlalchemy.exc import SQLAlchemyError
+
+from waferlens.errors import InputError, UsageError
+from waferlens.store.schema import IMAGES, MEASUREMENTS, METADATA, RUNS
+
+OK, QUARANTINED = "ok", "quarantined"
+_PAGE = 1000  # images read at a time
+_IMAGE_COLUMNS = [column.name for column in IMAGES.columns if column.name != "run"]  # as the fields of `ImageResult`
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What a run of inspection was."""
+
+    name: str
+    started: str
+    bundle: str
+    fingerprint: str
+    options: str
+    version: str
+
+
+Number = tuple[str, float | None, str, float | None, float | None]
+"""Name, value, unit, low, high of a measurement."""
+
+
+@dataclass(slots=True)
+class ImageResult:
+    """One image of the lot and what was found on it."""
+
+    item: int
+    path: str
+    page: int
+    status: str
+    reason: str = ""
+    verdict: str = ""
+    verdict_reason: str = ""
+    novelty: float | None = None
+    chunk: int = 0
+    map_file: str | None = None
+    map_index: int | None = None
+    measurements: list[Number] = field(default_factory=list)
+
+
+class Store:
+    """An open database of results.
+
+    Args:
+        place: a file of SQLite, or the URL of a database (`postgresql+psycopg://…`).
+
+    Raises:
+        UsageError: the URL is of no database that can be reached, or its driver is not installed.
+        InputError: the file is no database, or cannot be written.
+    """
+
+    def __init__(self, place: str | Path) -> None:
+        self._place = str(place)
+        url = self._place if "://" in self._place else sa.URL.create("sqlite", database=self._place)
+        try:
+            self._engine = sa.create_engine(url)
+            self._is_sqlite = self._engine.dialect.name == "sqlite"
+            if self._is_sqlite:
+                sa.event.listen(self._engine, "connect", _quick_sqlite)
+            with self._told():
+                METADATA.create_all(self._engine)
+        except (SQLAlchemyError, ImportError) as wrong:
+            if isinstance(wrong, ImportError):
+                raise UsageError(f"{_without_password(self._place)}: its driver is not installed: {wrong}") from wrong
+            raise UsageError(f"{_without_password(self._place)}: not the URL of a database: {wrong}") from wrong
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Lets go of the database."""
+        self._engine.dispose()
+
+    def begin(self, run: Run) -> int:
+        """Makes a run known, if it is not.
+
+        Returns:
+            The number it has in this database; the other methods ask for it.
+
+        Raises:
+            InputError: the database cannot be written.
+        """
+        with self._told(), self._engine.begin() as connection:
+            known = connection.execute(sa.select(RUNS.c.run).where(RUNS.c.name == run.name)).scalar()
+            if known is not None:
+                return known
+            made = connection.execute(sa.insert(RUNS).values(asdict(run)))
+            return made.inserted_primary_key[0]
+
+    def forget(self, name: str) -> None:
+        """Removes a run and all its results; a name that is not here is no error.
+
+        Raises:
+            InputError: the database cannot be written.
+        """
+        with self._told(), self._engine.begin() as connection:
+            run = connection.execute(sa.select(RUNS.c.run).where(RUNS.c.name == name)).scalar()
+            if run is not None:
+                for table in (MEASUREMENTS, IMAGES, RUNS):
+                    connection.execute(sa.delete(table).where(table.c.run == run))
+
+    def runs(self) -> dict[int, Run]:
+        """The runs in this database by their numbers, oldest first.
+
+        Raises:
+            InputError: the database cannot be read.
+        """
+        with self._told(), self._engine.connect() as connection:
+            rows = connection.execute(sa.select(RUNS).order_by(RUNS.c.started, RUNS.c.run)).mappings()
+            return {row["run"]: Run(**{key: row[key] for key in row if key != "run"}) for row in rows}
+
+    def done_chunks(self, run: int) -> set[int]:
+        """Chunks that are stored.
+
+        Raises:
+            InputError: the database cannot be read.
+        """
+        with self._told(), self._engine.connect() as connection:
+            found = connection.execute(sa.select(IMAGES.c.chunk).where(IMAGES.c.run == run).distinct())
+            return {row.chunk for row in found}
+
+    def add_chunk(self, run: int, images: Sequence[ImageResult]) -> None:
+        """Stores the images of one chunk in one transaction.
+
+        Raises:
+            InputError: the database cannot be written, or holds one of the images already.
+        """
+        about = [(run, *(getattr(image, name) for name in _IMAGE_COLUMNS)) for image in images]
+        numbers = [(run, image.item, *number) for image in images for number in image.measurements]
+        with self._told(), self._engine.begin() as connection:
+            _insert(connection, IMAGES, about)
+            _insert(connection, MEASUREMENTS, numbers)
+
+    def counts(self, run: int) -> dict[tuple[str, str], int]:
+        """Number of images by (status, verdict).
+
+        Raises:
+            InputError: the database cannot be read.
+        """
+        query = (
+            sa.select(IMAGES.c.status, IMAGES.c.verdict, sa.func.count())
+            .where(IMAGES.c.run == run)
+            .group_by(IMAGES.c.status, IMAGES.c.verdict)
+        )
+        with self._told(), self._engine.connect() as connection:
+            return {(status, verdict): count for status, verdict, count in connection.execute(query)}
+
+    def units(self, run: int) -> list[tuple[str, str]]:
+        """The (name, unit) of all measurements of a run; a name has two units where only some files told a scale.
+
+        Raises:
+            InputError: the database cannot be read.
+        """
+        query = sa.select(MEASUREMENTS.c.name, MEASUREMENTS.c.unit).where(MEASUREMENTS.c.run == run).distinct()
+        with self._told(), self._engine.connect() as connection:
+            return [(row.name, row.unit) for row in connection.execute(query)]
+
+    def images(self, run: int, measurements: bool = True) -> Iterator[ImageResult]:
+        """The images of a run in the order of the lot; a thousand are in memory at a time.
+
+        Args:
+            run: its name.
+            measurements: read them too; else the lists are empty.
+
+        Raises:
+            InputError: the database cannot be read.
+        """
+        after = -1
+        with self._told(), self._engine.connect() as connection:
+            while True:
+                page = (
+                    sa.select(*(IMAGES.c[name] for name in _IMAGE_COLUMNS))
+                    .where(IMAGES.c.run == run, IMAGES.c.item > after)
+                    .order_by(IMAGES.c.item)
+                    .limit(_PAGE)
+                )
+                found = [ImageResult(*row) for row in connection.execute(page)]
+                if not found:
+                    return
+                after = found[-1].item
+                if measurements:
+                    self._attach(connection, run, found)
+                yield from found
+
+    def _attach(self, connection: sa.Connection, run: int, found: list[ImageResult]) -> None:
+        m = MEASUREMENTS.c
+        query = (
+            sa.select(m.item, m.name, m.value, m.unit, m.low, m.high)
+            .where(m.run == run, m.item.between(found[0].item, found[-1].item))
+            .order_by(m.item)
+        )
+        of = {image.item: image.measurements for image in found}
+        for row in connection.execute(query):
+            of[row[0]].append(row[1:])
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """A failure of the database becomes one of ours, with the place and what to do."""
+        try:
+            yield
+        except SQLAlchemyError as wrong:
+            cause = getattr(wrong, "orig", None) or wrong
+            told = str(cause).strip().splitlines()[0]
+            raise InputError(
+                _without_password(self._place), f"{told}; is the database reachable, writable and of waferlens?"
+            ) from wrong
+
+
+def _insert(connection: sa.Connection, table: sa.Table, rows: list[tuple]) -> None:
+    """Many rows, in the order of the table's columns, handed to the driver as they are.
+
+    Twenty numbers an image go through here: turning each row into a dictionary and back costs more than storing it.
+    """
+    if not rows:
+        return
+    compiled = sa.insert(table).compile(dialect=connection.dialect)
+    if compiled.positional:
+        if compiled.positiontup != table.columns.keys():
+            places = [table.columns.keys().index(name) for name in compiled.positiontup]
+            rows = [tuple(row[place] for place in places) for row in rows]
+        connection.exec_driver_sql(str(compiled), rows)
+    else:
+        connection.exec_driver_sql(str(compiled), [dict(zip(table.columns.keys(), row, strict=True)) for row in rows])
+
+
+def _quick_sqlite(connection: object, record: object) -> None:
+    cursor = connection.cursor()  # type: ignore[attr-defined]
+    # a journal and one sync a chunk: safe against a kill at any moment, and the run stays one file (no -wal beside it)
+    cursor.execute("PRAGMA synchronous=NORMAL")
+    cursor.execute(
+        "PRAGMA foreign_keys=OFF"
+    )  # rows of a chunk come together; checking each costs as much as storing it
+    cursor.close()
+
+
+def _without_password(place: str) -> str:
+    if "://" not in place:
+        return place
+    try:
+        return sa.make_url(place).render_as_string(hide_password=True)
+    except SQLAlchemyError:
+        return place.split("://", 1)[0] + "://…"
