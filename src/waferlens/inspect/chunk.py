@@ -15,14 +15,13 @@ from waferlens.bundle.readout import Readout, read_out
 from waferlens.bundle.session import Session
 from waferlens.errors import FormatError, InputError
 from waferlens.formats import images
-from waferlens.formats.map_stack import MapStack, write_map_stack
 from waferlens.inspect.limits import Limit, verdicts
 from waferlens.inspect.plan import Item
 from waferlens.inspect.scales import Physical, Scales, to_physical
 from waferlens.ops.hole import REASONS
 from waferlens.prepare.geometry import fill_input, to_heights
 from waferlens.records import Image
-from waferlens.store.results import OK, QUARANTINED, ImageResult
+from waferlens.store.rows import OK, QUARANTINED, ImageResult
 
 MAPS = "maps"
 
@@ -118,6 +117,8 @@ def _rows(physical: dict[str, Physical]) -> Iterator[list[tuple]]:
 
 def _write_maps(work: Work, chunk: int, results: Sequence[ImageResult], found: Readout, scales: Scales) -> str:
     """Writes the chunk's maps and tells their name. A map left behind by a killed run is replaced by the same one."""
+    from waferlens.formats.map_stack import MapStack, write_map_stack  # tifffile: only where maps are written
+
     by = np.float32(1.0 if work.nm_per_grey is None else work.nm_per_grey)
     heights = to_heights(found.depth, found.plateau) * by
     sigma = None if found.sigma is None else found.sigma * by

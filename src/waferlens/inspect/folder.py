@@ -20,7 +20,6 @@ from waferlens.errors import InputError, UsageError
 from waferlens.inspect.chunk import MAPS
 from waferlens.inspect.plan import Plan, write_plan
 from waferlens.records import RunCard
-from waferlens.store.results import Store
 
 DATABASE, RESULTS, QUARANTINE = "results.sqlite", "results.csv", "quarantine.csv"
 RUNCARD, LOG, PLAN = "runcard.json", "log.txt", "images.jsonl"
@@ -50,6 +49,8 @@ def make_folder(out: Path, fresh: bool, store: str | None) -> None:
         return
     former = _former_card(out)
     if former is not None and store is not None:
+        from waferlens.store.results import Store  # only where used: it takes a fifth of a second to import
+
         with Store(store) as database:
             database.forget(former["data"]["run"])
     for name in _OURS:

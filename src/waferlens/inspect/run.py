@@ -38,8 +38,7 @@ from waferlens.inspect.folder import (
 from waferlens.inspect.limits import Limit, checked, in_nm, parse_limit, require_scales
 from waferlens.inspect.plan import Plan
 from waferlens.ops.hole import UNITS
-from waferlens.store.results import QUARANTINED, ImageResult, Run, Store
-from waferlens.store.tables import write_quarantine_csv, write_results_csv
+from waferlens.store.rows import QUARANTINED, ImageResult, Run
 
 CHUNK = 256
 
@@ -100,6 +99,10 @@ def inspect_paths(
         UsageError: an option is wrong, or `out` holds another run.
         BundleError: the bundle cannot be used.
     """
+    # here and not above: opening a bundle, asking for help or refusing an option need no database
+    from waferlens.store.results import Store
+    from waferlens.store.tables import write_quarantine_csv, write_results_csv
+
     began = time.perf_counter()
     opened = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
     if workers < 1 or chunk < 1:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 
@@ -12,45 +12,11 @@ import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
 from waferlens.errors import InputError, UsageError
+from waferlens.store.rows import ImageResult, Run
 from waferlens.store.schema import IMAGES, MEASUREMENTS, METADATA, RUNS
 
-OK, QUARANTINED = "ok", "quarantined"
 _PAGE = 1000  # images read at a time
 _IMAGE_COLUMNS = [column.name for column in IMAGES.columns if column.name != "run"]  # as the fields of `ImageResult`
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """What a run of inspection was."""
-
-    name: str
-    started: str
-    bundle: str
-    fingerprint: str
-    options: str
-    version: str
-
-
-Number = tuple[str, float | None, str, float | None, float | None]
-"""Name, value, unit, low, high of a measurement."""
-
-
-@dataclass(slots=True)
-class ImageResult:
-    """One image of the lot and what was found on it."""
-
-    item: int
-    path: str
-    page: int
-    status: str
-    reason: str = ""
-    verdict: str = ""
-    verdict_reason: str = ""
-    novelty: float | None = None
-    chunk: int = 0
-    map_file: str | None = None
-    map_index: int | None = None
-    measurements: list[Number] = field(default_factory=list)
 
 
 class Store:

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from waferlens.errors import InputError
-from waferlens.store.results import OK, QUARANTINED, Store
+from waferlens.store.results import Store
+from waferlens.store.rows import OK, QUARANTINED
 
 _ABOUT = ("path", "page", "verdict", "verdict_reason", "novelty", "reason", "map_file", "map_index")
 

@@ -1,0 +1,42 @@
+"""The nouns of results: a run, an image of it, a number measured on it. They need no database to be made."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+OK, QUARANTINED = "ok", "quarantined"
+"""The two things an image can become."""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What a run of inspection was."""
+
+    name: str
+    started: str
+    bundle: str
+    fingerprint: str
+    options: str
+    version: str
+
+
+Number = tuple[str, float | None, str, float | None, float | None]
+"""Name, value, unit, low, high of a measurement."""
+
+
+@dataclass(slots=True)
+class ImageResult:
+    """One image of the lot and what was found on it."""
+
+    item: int
+    path: str
+    page: int
+    status: str
+    reason: str = ""
+    verdict: str = ""
+    verdict_reason: str = ""
+    novelty: float | None = None
+    chunk: int = 0
+    map_file: str | None = None
+    map_index: int | None = None
+    measurements: list[Number] = field(default_factory=list)
