@@ -58,10 +58,12 @@ def _rays() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Bilinear sampling of the horizon: for each azimuth and radius, the offset of the cell, its weights and 1/r."""
     offsets, weights, inverse = [], [], []
     for k in range(AZIMUTHS):
-        # Half a step off the axes: no ray is favoured by lying on the grid.
-        angle = 2 * math.pi * (k + 0.5) / AZIMUTHS
+        # On the axes: there a ray meets whole pixels and finds a sharp rim where it is. Half a step off them, every ray
+        # interpolates and sees the rim of a narrow hole up to a pixel late (escape 15 % too large at 12 px).
+        angle = 2 * math.pi * k / AZIMUTHS
         for r in RADII:
-            x, y = r * math.cos(angle), r * math.sin(angle)
+            # rounded, so that a cosine of 6e-17 does not start the interpolation a cell away
+            x, y = round(r * math.cos(angle), 9), round(r * math.sin(angle), 9)
             x0, y0 = math.floor(x), math.floor(y)
             fx, fy = x - x0, y - y0
             offsets.append((y0, x0))
@@ -124,8 +126,10 @@ def escape_share(
 
     Exact limits: a² / (a² + h²) on the axis of a cylinder, a / sqrt(a² + h²) in the middle of a trench.
     """
-    padded = np.pad(z_nm.astype(np.float32), _MARGIN, mode="wrap")
-    angles = 2 * np.pi * (np.arange(AZIMUTHS) + 0.5) / AZIMUTHS
+    # about the middle height, where float32 is finest
+    middle = 0.5 * (z_nm.max() + z_nm.min())
+    padded = np.pad((z_nm - middle).astype(np.float32), _MARGIN, mode="wrap")
+    angles = 2 * np.pi * np.arange(AZIMUTHS) / AZIMUTHS
     gains = (1.0 + asymmetry * np.cos(angles - math.radians(asymmetry_deg))).astype(np.float32)
     slope = np.float32(field_factor / pixel_nm)
     share = _escape(padded, _MARGIN, *z_nm.shape, _OFFSETS, _WEIGHTS, _INVERSE, slope, gains)
@@ -172,7 +176,9 @@ def electron_signal(
         bowing: Hidden widening below the rim; reduces what escapes from the floor.
     """
     h = np.maximum(plateau_nm - z_nm, 0.0)
-    gain = 1.0 + material.wall_gain * (1.0 - np.exp((1.0 - secant(z_nm, pixel_nm)) / material.wall_gain))
+    gain: Float[np.ndarray, "h w"] | float = 1.0
+    if material.wall_gain:
+        gain = 1.0 + material.wall_gain * (1.0 - np.exp((1.0 - secant(z_nm, pixel_nm)) / material.wall_gain))
     escape = escape_share(z_nm, material.field_factor, pixel_nm, asymmetry, asymmetry_deg)
     escape = escape * (1.0 - bowing * (1.0 - np.minimum(escape, 1.0)))
     shadow = 1.0 - escape
