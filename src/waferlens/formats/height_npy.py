@@ -27,7 +27,7 @@ def read(path: Path, channel: str | None = None) -> HeightMap:
         # Objects are pickles, and a pickle is a program of a stranger.
         # Mapped first: a header that promises more than the file holds is refused before memory is asked for.
         heights = np.load(path, allow_pickle=False, mmap_mode="r")
-    except (ValueError, EOFError, OSError) as error:
+    except Exception as error:  # the header is Python text, its parser fails with anything: passed on
         raise FormatError(path, f"damaged or unreadable .npy file: {error}") from error
     if heights.dtype.kind != "f":
         raise FormatError(path, f"holds {heights.dtype}; heights are floats, and grey values are no heights")

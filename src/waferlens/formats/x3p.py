@@ -26,6 +26,8 @@ from waferlens.records import HeightMap
 _NAMESPACE = "http://www.opengps.eu/2008/ISO5436_2"
 _TYPES = {"I": "<i2", "L": "<i4", "F": "<f4", "D": "<f8"}
 _LONGEST_XML = 10_000_000
+# What reading a damaged archive raises; a password or an unknown compression are the last two.
+_DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, NotImplementedError)
 
 
 def match(first: bytes) -> Match:
@@ -34,12 +36,16 @@ def match(first: bytes) -> Match:
 
 
 def holds(path: Path) -> bool:
-    """Whether a zip archive is an X3P file: whether it has a main.xml of that name space."""
+    """Whether a zip archive is an X3P file: whether it has a main.xml of that name space.
+
+    Raises:
+        FormatError: the archive is damaged, so that nobody can tell.
+    """
     try:
         with zipfile.ZipFile(path) as archive:
-            return _NAMESPACE.encode() in archive.open("main.xml").read(4096)
-    except (zipfile.BadZipFile, KeyError, EOFError):
-        return False
+            return "main.xml" in archive.namelist() and _NAMESPACE.encode() in archive.open("main.xml").read(4096)
+    except _DAMAGE as error:
+        raise FormatError(path, f"damaged zip archive (X3P files are such archives): {error}") from error
 
 
 def read(path: Path, channel: str | None = None) -> HeightMap:
@@ -52,7 +58,7 @@ def read(path: Path, channel: str | None = None) -> HeightMap:
     try:
         with zipfile.ZipFile(path) as archive:
             return _read(path, archive)
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
+    except _DAMAGE as error:
         raise FormatError(path, f"damaged X3P archive: {error}") from error
 
 

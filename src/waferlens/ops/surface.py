@@ -250,7 +250,7 @@ def _least_squares(
     powers_x, powers_y = _powers(heights.shape, 2 * order)
     # The offset of a map can be 10^5 times its relief: taken off first, it costs no digits.
     offset = float(heights[known].mean(dtype=np.float64))
-    relief = np.where(known, heights - offset, 0.0)
+    relief = np.where(known, heights.astype(np.float64, copy=False) - offset, 0.0)
     area = powers_y @ known.astype(np.float64) @ powers_x.T
     weighted = powers_y[: order + 1] @ relief @ powers_x[: order + 1].T
     normal = np.array([[area[q + s, p + r] for r, s in terms] for p, q in terms])
