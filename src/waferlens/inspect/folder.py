@@ -99,7 +99,7 @@ def _former_card(out: Path) -> dict[str, Any] | None:
 
 
 def make_card(
-    bundle: Bundle, options: Mapping[str, Any], plan: Plan, paths: Sequence[str | Path], out: Path, store: str | None
+    bundle: Bundle, options: Mapping[str, Any], plan: Plan, paths: Sequence[str | Path], out: Path
 ) -> RunCard:
     """The run's card: the former one if the run is resumed, else a new one, written before the first result.
 

@@ -112,8 +112,8 @@ def inspect_paths(
     work = _work(opened, out, limits, pixel_nm, depth_nm_per_grey, level, maps)
     options = _options(work, chunk)
     plan = make_plan(paths, out, chunk)
-    card = make_card(opened, options, plan, paths, out, store)
-    _require_scales(work, plan)
+    _require_scales(work, plan)  # before the card: an option that is refused leaves no run behind
+    card = make_card(opened, options, plan, paths, out)
     log = Log(out / LOG)
     with closing(log), Store(store if store is not None else out / DATABASE) as database:
         told = card.data
