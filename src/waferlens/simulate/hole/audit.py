@@ -27,7 +27,6 @@ TRUE_EDGE = 0.45
 """The true edge is where the surface has fallen by this share of the plateau's height."""
 
 CLOSE, GRADIENTS_CLOSE, SLOPE_CLOSE, LAG_CLOSE = 0.03, 0.12, 0.15, 0.01
-LOOKUP_SHARE = 0.85
 LEARNT_SHARE = 0.4
 """No baseline may explain the depth better than this share of the mean map's error; a network reaches 0.27."""
 
@@ -50,11 +49,14 @@ class Targets:
     """Correlation of neighbours along x."""
     group_means: tuple[float, ...]
     """Mean of the images of each plateau, from low to high [grey]"""
+    lookups: tuple[float, float]
+    """What the errors of the grey lookup, raw and blurred, keep at least of the mean map's. The blurred one sees more in
+    `hole-real`, whose images are averaged over frames and hold little noise to begin with."""
 
 
 TARGETS: Mapping[str, Targets] = {
-    "hole-sim": Targets(99.97, 57.83, 122.0, 12.92, 11.93, 0.9551, (103.0, 101.5, 100.0, 98.5)),
-    "hole-real": Targets(115.57, 65.79, 149.0, 8.67, 6.83, 0.9822, (118.2, 116.4, 114.7, 113.0)),
+    "hole-sim": Targets(99.97, 57.83, 122.0, 12.92, 11.93, 0.9551, (103.0, 101.5, 100.0, 98.5), (0.85, 0.85)),
+    "hole-real": Targets(115.57, 65.79, 149.0, 8.67, 6.83, 0.9822, (118.2, 116.4, 114.7, 113.0), (0.85, 0.80)),
 }
 
 
@@ -97,7 +99,7 @@ def run_audit(
     return [
         *grey_statistics(world, sample),
         *truth_statistics(sample),
-        *shortcuts(sample, LOOKUP_SHARE if world.name in TARGETS else LEARNT_SHARE),
+        *shortcuts(sample, TARGETS[world.name].lookups if world.name in TARGETS else (LEARNT_SHARE, LEARNT_SHARE)),
         *levels(sample),
         reported("edge assignment bias [px]", edge_assignment_bias_px(world)),
     ]
@@ -197,13 +199,13 @@ def truth_statistics(sample: Sample) -> list[Check]:
     return rows
 
 
-def shortcuts(sample: Sample, lookup_share: float) -> list[Check]:
+def shortcuts(sample: Sample, lookups: tuple[float, float]) -> list[Check]:
     """Predictors without physics, fitted on one half of the structures and judged on the other.
 
     Args:
         sample: Images and truth.
-        lookup_share: What the grey lookup's error must keep of the mean map's. In a domain with widely varying holes
-            the mean map is off by the contour, which every picture shows: there the strict bound would test geometry.
+        lookups: Bounds of `Targets.lookups`. In a domain with widely varying holes the mean map is off by the contour,
+            which every picture shows: there a strict bound would test geometry, not grey.
     """
     first = sample.group % 8 < 4  # sites take the plateaus in turn: both halves hold all of them
     errors = {
@@ -212,8 +214,7 @@ def shortcuts(sample: Sample, lookup_share: float) -> list[Check]:
     }
     reference = errors.pop("mean map")
     rows = [reported("RMSE of the mean map [grey]", reference)]
-    for name, error in errors.items():
-        bound = lookup_share if name == "grey lookup" else LEARNT_SHARE
+    for (name, error), bound in zip(errors.items(), (*lookups, LEARNT_SHARE, LEARNT_SHARE), strict=True):
         rows.append(at_least(f"RMSE of {name} / RMSE of the mean map", bound, error / reference))
     pairs = sample.residual.reshape(len(sample.residual), 2, -1)
     pairs = pairs - pairs.mean(2, keepdims=True)
