@@ -50,8 +50,8 @@ class Targets:
     group_means: tuple[float, ...]
     """Mean of the images of each plateau, from low to high [grey]"""
     lookups: tuple[float, float]
-    """What the errors of the grey lookup, raw and blurred, keep at least of the mean map's. The blurred one sees more in
-    `hole-real`, whose images are averaged over frames and hold little noise to begin with."""
+    """What the errors of the grey lookup, raw and blurred, keep at least of the mean map's. The blurred one sees more
+    in `hole-real`, whose images are averaged over frames and hold little noise to begin with."""
 
 
 TARGETS: Mapping[str, Targets] = {
