@@ -1,11 +1,13 @@
 """The challenge's folder, clean and as it is found in the wild."""
 
+import json
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
+from waferlens.cli.main import main
 from waferlens.errors import FormatError, InputError
 from waferlens.formats import challenge
 from waferlens.load.challenge import check, load_sem, load_sim, scan
@@ -145,3 +147,21 @@ def test_a_folder_without_the_layout_is_refused(tmp_path):
         scan(tmp_path)
     with pytest.raises(InputError, match="no such folder"):
         scan(tmp_path / "nowhere")
+
+
+def test_the_command_line_tells_one_line_a_problem_and_a_count(root, capsys):
+    assert main(["load", "check", str(root)]) == 0
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert "16 simulated images with 8 depth maps, 3 real, 3 test; 0 problems" in told.err
+    (root / "notes.txt").write_text("x")
+    assert main(["load", "check", str(root)]) == 0  # told, but nothing is lost
+    challenge.test_sem_path(root, 1).write_bytes(b"")
+    assert main(["load", "check", str(root)]) == 1
+    told = capsys.readouterr()
+    assert "test/SEM/000001.png: the file is empty" in told.out
+    assert "2 problems, 1 of them lose data" in told.err
+    assert main(["load", "check", str(root), "--json"]) == 1
+    told = json.loads(capsys.readouterr().out)
+    assert (told["simulated"], told["losing_data"], len(told["problems"])) == (16, 1, 2)
+    assert main(["load", "check", str(root / "nowhere")]) == 1
