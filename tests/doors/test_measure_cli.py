@@ -131,3 +131,20 @@ def test_a_filter_that_does_not_fit_a_map_is_that_file_s_fault(files, capsys):
     status, _, err = call(capsys, files[0], "--channel", "Phase")
     assert status == 1
     assert "has no channel 'Phase'; channels: 0: Height [m]" in err
+
+
+def test_a_missing_extra_is_named_and_the_others_are_measured(files, tmp_path, capsys, monkeypatch):
+    from waferlens.errors import MissingExtraError
+    from waferlens.formats import instruments
+
+    def absent(extra: str, module: str) -> None:
+        raise MissingExtraError(f"'{module}' is not installed: pip install 'waferlens[{extra}]'")
+
+    monkeypatch.setattr(instruments, "require", absent)
+    chip = tmp_path / "chip.frt"
+    chip.write_bytes(b"FRTM_GLIDERV1.00:")
+    status, out, err = call(capsys, chip, files[0], "--json")
+    assert status == 2
+    assert {record["file"] for record in json.loads(out)} == {str(files[0])}
+    assert f"{chip}: " in err
+    assert "pip install 'waferlens[formats]'" in err

@@ -80,6 +80,17 @@ def test_x3pio_reads_ours_and_we_read_its(tmp_path):
     np.testing.assert_allclose(read.heights[read.valid], heights[read.valid], rtol=1e-6)
 
 
+@pytest.mark.filterwarnings("default")
+def test_whole_numbers_and_their_mask_in_x3p(tmp_path):
+    heights = np.where(made().valid, made().heights * 1e-6, math.nan)
+    path = tmp_path / "whole.x3p"
+    x3pio.write(str(path), heights, x_scale=2e-6, y_scale=3e-6, z_scale=1e-9, z_type=x3pio.DataType.INT16)
+    read = read_height_map(path)
+    np.testing.assert_array_equal(read.valid, made().valid)
+    np.testing.assert_allclose(read.heights[read.valid], heights[read.valid], atol=0.51e-9)
+    assert read.origin["remarks"] == []
+
+
 def test_rms_agrees_with_surfacetopography():
     rng = np.random.default_rng(1)
     y, x = np.mgrid[:64, :80]

@@ -93,7 +93,8 @@ def measure(
                 height_map = read_height_map(file, channel, pitch_um=pitch_um, unit=height_unit)
                 done = prepare_surface(height_map, **how)
             except (InputError, MissingExtraError) as error:
-                say(f"waferlens measure: {error}" if isinstance(error, InputError) else f"{file}: {error}")
+                named = error if isinstance(error, InputError) else f"{file}: {error}"
+                say(f"waferlens measure: {named}")
                 status = max(status, error.exit_status)
                 continue
             finally:

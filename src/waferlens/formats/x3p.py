@@ -93,6 +93,11 @@ def _read(path: Path, archive: zipfile.ZipFile) -> HeightMap:
         # One bit a point, the lowest first, in the order of the points.
         bits = np.frombuffer(_member(path, archive, mask_link.strip(), (w * h + 7) // 8), np.uint8)
         invalid = np.unpackbits(bits, count=w * h, bitorder="little").reshape(h, w) == 0
+    remarks = []
+    checksum = (root.findtext("Record3/DataLink/MD5ChecksumPointData") or "").strip().lower()
+    if checksum and checksum != hashlib.md5(raw, usedforsecurity=False).hexdigest():
+        # The archive's own checksums held; writers are known that sum something else.
+        remarks.append("the points do not match the checksum in main.xml")
     instrument = {
         key.lower(): (root.findtext(f"Record2/Instrument/{key}") or "").strip()
         for key in ("Manufacturer", "Model", "Serial", "Version")
@@ -104,7 +109,13 @@ def _read(path: Path, archive: zipfile.ZipFile) -> HeightMap:
         pitch=tuple(_number(path, root, f"Record1/Axes/{axis}/Increment") for axis in ("CX", "CY")),
         pitch_unit="m",
         invalid=invalid,
-        origin={"format": "X3P", "channel": "Height", "channels": ["Height"], "instrument": instrument},
+        origin={
+            "format": "X3P",
+            "channel": "Height",
+            "channels": ["Height"],
+            "instrument": instrument,
+            "remarks": remarks,
+        },
     )
 
 
