@@ -6,6 +6,7 @@ matplotlib is imported when a figure is drawn, and drawn on its Agg canvas witho
 from __future__ import annotations
 
 import math
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,10 +57,10 @@ def _figure(height_map: HeightMap, done: Levelling, rows: list[Measurement]) -> 
     low, high = _span(heights)
     wide = width / height > _WIDE
     share = min(1.0, max(0.35, width / height))  # a narrow map leaves its room to the profiles
-    figure = Figure(figsize=(9.6, 9.4) if wide else (12.4, 6.2), dpi=120, facecolor="white")
+    figure = Figure(figsize=(9.6, 9.6) if wide else (12.4, 6.5), dpi=120, facecolor="white")
     if wide:
         grid = figure.add_gridspec(
-            2, 2, height_ratios=(2.1, 1), left=0.075, right=0.945, bottom=0.065, top=0.88, hspace=0.24, wspace=0.2
+            2, 2, height_ratios=(2.1, 1), left=0.075, right=0.945, bottom=0.065, top=0.87, hspace=0.24, wspace=0.2
         )
         axes = figure.add_subplot(grid[0, :]), figure.add_subplot(grid[1, 0]), figure.add_subplot(grid[1, 1])
     else:
@@ -70,12 +71,14 @@ def _figure(height_map: HeightMap, done: Levelling, rows: list[Measurement]) -> 
             left=0.06,
             right=0.975,
             bottom=0.085,
-            top=0.84,
+            top=0.81,
             hspace=0.38,
             wspace=0.16,
         )
         axes = figure.add_subplot(grid[:, 0]), figure.add_subplot(grid[0, 1]), figure.add_subplot(grid[1, 1])
-    _draw_map(figure, axes[0], heights, (width, height), (low, high), unit, length_unit)
+    left_out = np.isfinite(done.raw).sum() > np.isfinite(heights).sum()
+    grey = "not valid, or left out" if left_out else "no valid point"
+    _draw_map(figure, axes[0], heights, (width, height), (low, high), (unit, length_unit), grey)
     h, w = heights.shape
     row, column = h // 2, w // 2
     x = (np.arange(w) + 0.5) * width / w
@@ -100,13 +103,14 @@ def _draw_map(
     heights: np.ndarray,
     extent: tuple[float, float],
     span: tuple[float, float],
-    unit: str,
-    length_unit: str,
+    unit_names: tuple[str, str],
+    grey: str,
 ) -> None:
     from matplotlib import colormaps
     from matplotlib.patches import Patch
     from mpl_toolkits.axes_grid1 import make_axes_locatable
 
+    unit, length_unit = unit_names
     colours = colormaps["viridis"].with_extremes(bad=_NOT_VALID)
     image = axes.imshow(
         np.ma.masked_invalid(heights),
@@ -130,7 +134,7 @@ def _draw_map(
     bar.ax.tick_params(labelsize=8, color=_FAINT, width=0.6)
     if not np.isfinite(heights).all():
         axes.legend(
-            handles=[Patch(facecolor=_NOT_VALID, edgecolor=_FAINT, linewidth=0.5, label="no valid point")],
+            handles=[Patch(facecolor=_NOT_VALID, edgecolor=_FAINT, linewidth=0.5, label=grey)],
             loc="upper right",
             fontsize=8,
             framealpha=0.9,
@@ -179,7 +183,8 @@ def _headline(figure: Figure, height_map: HeightMap, done: Levelling, rows: list
     figure.text(left, top, name, fontsize=14, fontweight="bold", va="center")
     figure.text(1 - left / 2, top, source, fontsize=9, color=_FAINT, va="center", ha="right")
     figure.text(left, top - line * 1.15, numbers, fontsize=9.5, va="center")
-    figure.text(left, top - line * 2.1, done.steps, fontsize=8, color=_FAINT, va="center")
+    steps = textwrap.fill(done.steps, int(16 * figure.get_figwidth()))
+    figure.text(left, top - line * 1.8, steps, fontsize=8, color=_FAINT, va="top", linespacing=1.35)
 
 
 def _word(name: str) -> str:
