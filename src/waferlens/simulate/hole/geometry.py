@@ -171,6 +171,11 @@ def _profile(height, width, cx, cy, cos, sin, a, b, exponent, roughness, wall, c
             gu = pu / au * rho / total / a
             gv = pv / av * rho / total / b
             inward = (1.0 - rho) / np.sqrt(gu * gu + gv * gv)
+            # Out of the roughness' reach its direction need not be known.
+            if inward < -reach or inward > inner:
+                profile[y, x] = 0.0 if inward < 0.0 else 1.0
+                past_foot[y, x] = inward - wall
+                continue
             turn = np.arctan2(v, u) / (2.0 * np.pi)
             place = (turn - np.floor(turn)) * points
             i = int(place)

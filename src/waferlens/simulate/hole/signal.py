@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numba
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from waferlens.recipe.hole_world import HoleWorld
 from waferlens.simulate.hole.geometry import gaussian_transfer
@@ -128,12 +129,19 @@ def escape_share(
     """
     # about the middle height, where float32 is finest
     middle = 0.5 * (z_nm.max() + z_nm.min())
-    padded = np.pad((z_nm - middle).astype(np.float32), _MARGIN, mode="wrap")
+    rows, columns = (_wrapped(size) for size in z_nm.shape)
+    padded = (z_nm - middle).astype(np.float32)[rows[:, None], columns]
     angles = 2 * np.pi * np.arange(AZIMUTHS) / AZIMUTHS
     gains = (1.0 + asymmetry * np.cos(angles - math.radians(asymmetry_deg))).astype(np.float32)
     slope = np.float32(field_factor / pixel_nm)
     share = _escape(padded, _MARGIN, *z_nm.shape, _OFFSETS, _WEIGHTS, _INVERSE, slope, gains)
     return share.astype(np.float64)
+
+
+@lru_cache
+def _wrapped(size: int) -> Int[np.ndarray, "m"]:
+    """Indices of a periodic axis with the horizon's margin on both sides."""
+    return np.arange(-_MARGIN, size + _MARGIN) % size
 
 
 def secant(z_nm: Float[np.ndarray, "h w"], pixel_nm: float) -> Float[np.ndarray, "h w"]:

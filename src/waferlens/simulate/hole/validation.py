@@ -7,18 +7,23 @@ never from an earlier run of the code.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 import numpy as np
 from jaxtyping import Float
 
-from waferlens.recipe import read_model
-from waferlens.recipe.hole_world import HoleWorld
 from waferlens.simulate.checks import Check, absolute, at_most, exact, relative
-from waferlens.simulate.hole.acquire import Instrument, acquire, beam_and_scan, draw_instrument
+from waferlens.simulate.hole.acquire import Instrument, acquire, beam_and_scan
 from waferlens.simulate.hole.geometry import Structure, contour_roughness, draw_structure
 from waferlens.simulate.hole.signal import Material, draw_material, electron_signal, escape_share
 from waferlens.simulate.hole.streams import Stream, stream
+from waferlens.simulate.hole.validation_streams import (
+    fixed_recipe,
+    independent_streams,
+    same_seed,
+    shipped_world,
+    truth_untouched,
+)
 from waferlens.simulate.hole.world import draw_pairs, draw_site
 
 PIXEL_NM = 1.0
@@ -154,7 +159,7 @@ def flat_surface(seed: int) -> list[Check]:
     """A flat surface gives 1, whatever the material and wherever the detector stands."""
     z, largest = np.full((72, 48), 150.0), 0.0
     for name in ("hole-sim", "hole-real"):
-        world = _world(name, "nuisance=1")
+        world = shipped_world(name, "nuisance=1")
         for number in range(4):
             material = draw_material(world, stream(seed, name, Stream.MATERIAL, number))
             signal = electron_signal(z, 150.0, material, PIXEL_NM, asymmetry=0.14, asymmetry_deg=70.0)
@@ -164,10 +169,10 @@ def flat_surface(seed: int) -> list[Check]:
 
 def floor_signal(seed: int) -> list[Check]:
     """The floor darkens with depth and brightens with the opening."""
-    material = draw_material(_world("hole-sim", "nuisance=0"), stream(seed, "hole-sim", Stream.MATERIAL, 0))
+    material = draw_material(shipped_world("hole-sim", "nuisance=0"), stream(seed, "hole-sim", Stream.MATERIAL, 0))
 
     def middle(plateau_nm: float, scale: float = 1.0) -> float:
-        world = _world(
+        world = shipped_world(
             "hole-sim",
             *PLAIN_HOLE,
             f"geometry.half_width_x.mean={16.7 * scale}",
@@ -186,7 +191,7 @@ def floor_signal(seed: int) -> list[Check]:
 
 def mirror_symmetry(seed: int) -> list[Check]:
     """A centred hole looks the same in a mirror."""
-    world = _world("hole-sim", *PLAIN_HOLE)
+    world = shipped_world("hole-sim", *PLAIN_HOLE)
     z = draw_structure(world, stream(seed, "hole-sim", Stream.GEOMETRY, 0)).heights(155.0)
     signal = electron_signal(z, 155.0, draw_material(world, stream(seed, "hole-sim", Stream.MATERIAL, 0)), PIXEL_NM)
     return [
@@ -198,7 +203,7 @@ def mirror_symmetry(seed: int) -> list[Check]:
 def translation(seed: int) -> list[Check]:
     """A hole that sits elsewhere in its periodic cell gives the same picture there."""
     z, by = _hole(seed).heights(155.0), (17, -9)
-    world = _world("hole-real")
+    world = shipped_world("hole-real")
     material = draw_material(world, stream(seed, "hole-real", Stream.MATERIAL, 0))
     instrument = replace(PLAIN_INSTRUMENT, delocalised=0.08, beam_x=1.4, beam_y=1.5)
 
@@ -240,7 +245,7 @@ def contour_spectrum(seed: int, draws: int = 2000) -> list[Check]:
 def truth_levels(seed: int, structures: int = 12) -> list[Check]:
     """The plateau is exactly L where there is no wall, nothing lies above it, and the depth is as defined."""
     off = above = apart = 0.0
-    world = _world("hole-sim")
+    world = shipped_world("hole-sim")
     for number in range(structures):
         for pair in draw_pairs(world, seed, number):
             plateau = pair.heights[pair.structure.profile == 0]
@@ -257,7 +262,9 @@ def truth_levels(seed: int, structures: int = 12) -> list[Check]:
 
 def site_label(seed: int, sites: int = 4, holes: int = 6) -> list[Check]:
     """The average depth of a site is that of its height maps; without roughness and pits they show it directly."""
-    world = _world("hole-real", "geometry.bow=[0,0]", "geometry.floor_roughness.mean=0", "geometry.pit_probability=0")
+    world = shipped_world(
+        "hole-real", "geometry.bow=[0,0]", "geometry.floor_roughness.mean=0", "geometry.pit_probability=0"
+    )
     apart = 0.0
     for number in range(sites):
         site = draw_site(world, seed, number, holes)
@@ -298,7 +305,7 @@ def dose_and_noise(seed: int) -> list[Check]:
 
 def pair_noise(seed: int, structures: int = 12) -> list[Check]:
     """The two images of a pair share everything but their noise."""
-    world = _world("hole-sim")
+    world = shipped_world("hole-sim")
     sums = np.zeros(3)
     for number in range(structures):
         for noisy, clean in zip(
@@ -311,7 +318,7 @@ def pair_noise(seed: int, structures: int = 12) -> list[Check]:
 
 def grey_scale(seed: int) -> list[Check]:
     """Without noise and blur a picture is round(offset + gain S), nothing else."""
-    world = _world("hole-sim")
+    world = shipped_world("hole-sim")
     hole = draw_structure(world, stream(seed, "hole-sim", Stream.GEOMETRY, 0))
     material = draw_material(world, stream(seed, "hole-sim", Stream.MATERIAL, 0))
     signal = electron_signal(hole.heights(150.0), 150.0, material, PIXEL_NM)
@@ -343,87 +350,6 @@ def line_spread(seed: int) -> list[Check]:
     return rows
 
 
-# The streams
-
-
-def same_seed(seed: int) -> list[Check]:
-    """A seed gives the same bytes, in whatever order its samples are drawn."""
-    sim, real = _world("hole-sim"), _world("hole-real")
-    forth = [draw_pairs(sim, seed, number) for number in range(3)]
-    back = [draw_pairs(sim, seed, number) for number in (2, 1, 0)][::-1]
-    pairs = sum(
-        int((one.images != two.images).sum() + (one.heights != two.heights).sum())
-        for first, second in zip(forth, back, strict=True)
-        for one, two in zip(first, second, strict=True)
-    )
-    few, many = draw_site(real, seed, 1, 2), draw_site(real, seed, 1, 4)
-    sites = int((few.images != many.images[:2]).sum() + (few.heights != many.heights[:2]).sum())
-    other = int((draw_pairs(sim, seed + 1, 0)[0].heights != forth[0][0].heights).any())
-    return [
-        exact("same seed, other order: values that differ", 0, pairs),
-        exact("same seed, more holes in the site: values that differ", 0, sites),
-        exact("another seed gives another hole", 1, other),
-    ]
-
-
-def truth_untouched(seed: int) -> list[Check]:
-    """Another microscope, material, noise or pixel size leaves the truth as it is, to the last bit."""
-    changes = {
-        "noise": ("instrument.dose=[40,60]", "instrument.read_noise=7"),
-        "instrument": ("instrument.beam=[2,3]", "instrument.drift=2", "instrument.astigmatism=0.3"),
-        "material": ("material.wall_gain=[0.5,0.9]", "material.charging=[0.1,0.3]"),
-        "nuisance": ("nuisance=1",),
-        "pixel size": ("pixel_nm=1.4",),
-    }
-    rows = []
-    for name, overrides in changes.items():
-        differ, same_picture = 0, True
-        for kind in ("hole-sim", "hole-real"):
-            before, after = (_drawn(_world(kind, *extra), seed) for extra in ((), overrides))
-            differ += int((before[1] != after[1]).sum())
-            same_picture &= bool((before[0] == after[0]).all())
-        rows.append(exact(f"another {name}: heights that differ", 0, differ))
-        rows.append(exact(f"another {name}: pictures stay the same", 0, int(same_picture)))
-    return rows
-
-
-def independent_streams(seed: int) -> list[Check]:
-    """The streams of a sample, its neighbours and its other domains never meet and do not correlate."""
-    keys, drawn = set(), []
-    worlds = ("hole-sim", "hole-real", "hole-real2", "hole-stress", "hole-train", "my-hole-sim")
-    count = 0
-    for root in (seed, seed + 1, seed + 2**32):
-        for world in worlds:
-            for kind in Stream:
-                for sample in ((0,), (1,), (0, 0), (0, 1), (1, 0), (1, 0, 1)):
-                    keys.add(tuple(stream(root, world, kind, *sample).bit_generator.state["state"]["key"].tolist()))
-                    count += 1
-    for kind in Stream:
-        drawn.append(stream(seed, "hole-sim", kind, 3).random(60_000))
-        drawn.append(stream(seed, "hole-real", kind, 3).random(60_000))
-    correlation = np.corrcoef(drawn)
-    return [
-        exact("streams of all domains, seeds and samples that are distinct", count, len(keys)),
-        at_most("largest correlation of two streams", 0.02, np.abs(correlation - np.eye(len(drawn))).max()),
-    ]
-
-
-def fixed_recipe(seed: int) -> list[Check]:
-    """At nuisance 0 there is one material and one microscope."""
-    rows = []
-    for name in ("hole-sim", "hole-real", "hole-stress", "hole-hard"):
-        world = _world(name, "nuisance=0")
-        settings = {
-            (
-                *_numbers(draw_material(world, stream(seed, name, Stream.MATERIAL, number))),
-                *_numbers(draw_instrument(world, stream(seed, name, Stream.INSTRUMENT, number))),
-            )
-            for number in range(5)
-        }
-        rows.append(exact(f"{name} at nuisance 0: different settings in 5 draws", 1, len(settings)))
-    return rows
-
-
 VALIDATIONS: tuple[Callable[[int], list[Check]], ...] = (
     escape_from_cylinder,
     escape_from_trench,
@@ -449,27 +375,8 @@ VALIDATIONS: tuple[Callable[[int], list[Check]], ...] = (
 """Every test, in the order of the picture's making."""
 
 
-def _world(name: str, *overrides: str) -> HoleWorld:
-    return read_model(HoleWorld, name, folder_package="worlds", overrides=overrides)
-
-
 def _hole(seed: int) -> Structure:
-    return draw_structure(_world("hole-sim"), stream(seed, "hole-sim", Stream.GEOMETRY, 0))
-
-
-def _drawn(world: HoleWorld, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Images and heights of a first sample."""
-    if world.kind == "sites":
-        site = draw_site(world, seed, 0, 2)
-        return site.images, site.heights
-    pairs = draw_pairs(world, seed, 0)
-    return np.concatenate([pair.images for pair in pairs]), np.stack([pair.heights for pair in pairs])
-
-
-def _numbers(setting: Material | Instrument) -> tuple[float, ...]:
-    """Every number of a setting."""
-    # adding zero makes of -0.0, which compares equal, also the same entry of a set
-    return tuple(np.hstack([np.ravel(value) for value in asdict(setting).values()]) + 0.0)
+    return draw_structure(shipped_world("hole-sim"), stream(seed, "hole-sim", Stream.GEOMETRY, 0))
 
 
 def _spread(line: Float[np.ndarray, "n"]) -> float:
