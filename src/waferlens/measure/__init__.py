@@ -1,0 +1,1 @@
+"""Surfaces and dies: what a map of heights says about them."""
