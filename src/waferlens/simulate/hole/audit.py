@@ -168,7 +168,7 @@ def grey_statistics(world: HoleWorld, sample: Sample) -> list[Check]:
     target = TARGETS.get(world.name)
     if target is None:
         return [*(reported(name, got) for name, got in found.items()), *more]
-    slope = 10 * _slope(np.arange(len(target.group_means)) * 10.0, np.asarray(target.group_means))
+    slope = round(10 * _slope(np.arange(len(target.group_means)) * 10.0, np.asarray(target.group_means)), 6)
     wanted = (target.mean, target.sd, target.median, target.step_x, target.step_y, target.lag1, slope)
     rows = []
     for (name, got), expected in zip(found.items(), wanted, strict=True):
