@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import tifffile
@@ -69,7 +69,7 @@ def decode(data: bytes, path: str = "") -> Image:
 
 
 @contextmanager
-def _file(path: str) -> Iterator[BinaryIO]:
+def _file(path: str) -> Iterator[io.BufferedIOBase]:
     try:
         file = Path(path).open("rb")  # noqa: SIM115 - the `with` below closes it; only the opening is our caller's fault
     except OSError as wrong:
@@ -78,7 +78,7 @@ def _file(path: str) -> Iterator[BinaryIO]:
         yield file
 
 
-def _opened(file: BinaryIO, path: str) -> tifffile.TiffFile:
+def _opened(file: io.BufferedIOBase, path: str) -> tifffile.TiffFile:
     try:
         return tifffile.TiffFile(file, name=path)
     except Exception as wrong:  # tifffile raises errors of many kinds (struct, value, index) on damaged directories

@@ -72,7 +72,9 @@ def checked(limit: Limit) -> Limit:
         raise UsageError(f"limit '{limit}': both sides are open; give at least one")
     if limit.low is not None and limit.high is not None and limit.low > limit.high:
         raise UsageError(f"limit '{limit}': the lower limit is above the upper one")
-    return Limit(limit.name, limit.low, limit.high, unit)
+    # a recipe may say 110 where 110.0 is meant
+    low, high = (None if end is None else float(end) for end in (limit.low, limit.high))
+    return Limit(limit.name, low, high, unit)
 
 
 def require_scales(limits: Sequence[Limit], lateral: bool, depth: bool) -> None:
@@ -133,8 +135,9 @@ def verdicts(
         low, high = (None if end is None else units.convert(end, limit.unit, unit) for end in (limit.low, limit.high))
         found = judge(interval.low, interval.high, low, high, _PERIOD.get(limit.name))
         np.maximum(worst, found, out=worst)
+        codes = found.tolist()
         for index in np.flatnonzero(found != OK).tolist():
-            reasons[index].append(_why(limit, unit, found[index], interval, index, unmeasured[index]))
+            reasons[index].append(_why(limit, unit, codes[index], interval, index, unmeasured[index]))
     told = [VERDICTS[code] for code in worst.tolist()] if limits else [""] * number
     for index in np.flatnonzero(outside).tolist():
         told[index] = VERDICTS[REVIEW]

@@ -159,7 +159,9 @@ def mean_sigma(
     }
 
 
-def rescaled_angle(angle_deg: np.ndarray, height_per_grey: np.ndarray, length_per_px: np.ndarray) -> np.ndarray:
+def rescaled_angle(
+    angle_deg: np.ndarray | float, height_per_grey: np.ndarray | float, length_per_px: np.ndarray | float
+) -> np.ndarray | float:
     """The wall angle for other scales than one height unit a pixel; monotone, so that the ends of an interval follow.
 
     Args:
