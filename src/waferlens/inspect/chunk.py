@@ -109,10 +109,17 @@ def _rows(physical: dict[str, Physical]) -> Iterator[list[tuple]]:
     """For each image, its (name, value, unit, low, high), None for what is not known."""
     columns = []
     for name, told in physical.items():
-        # object arrays: None where NaN, at the price of one pass instead of a test for each number
-        value, low, high = (np.where(np.isfinite(part), part, None).tolist() for part in told.interval)
+        value, low, high = (_or_none(part) for part in told.interval)
         columns.append(list(zip([name] * len(value), value, told.units(), low, high, strict=True)))
     return map(list, zip(*columns, strict=True))
+
+
+def _or_none(numbers: np.ndarray) -> list[float | None]:
+    """The numbers, None for what is not known."""
+    known = np.isfinite(numbers)
+    if known.all():  # nearly always: then nothing has to be replaced one by one
+        return numbers.tolist()
+    return [number if fine else None for number, fine in zip(numbers.tolist(), known.tolist(), strict=True)]
 
 
 def _write_maps(work: Work, chunk: int, results: Sequence[ImageResult], found: Readout, scales: Scales) -> str:

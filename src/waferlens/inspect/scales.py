@@ -37,6 +37,8 @@ class Physical:
 
     def units(self) -> list[str]:
         """The unit of each image's number."""
+        if self.in_nm.all():
+            return [self.unit_nm] * len(self.in_nm)
         return [self.unit_nm if known else self.unit_raw for known in self.in_nm.tolist()]
 
 

@@ -21,6 +21,7 @@ STATISTICS = (
 """Names of the columns of `image_statistics`."""
 
 _TILE = 32  # images handled at a time: what fits into a core's own cache
+_STEPS = 257  # steps a grey value is sorted by: 0..255 grey fill 16 bits, and grey of 8 and 16 bits stays exact
 
 
 def image_statistics(images: Float[np.ndarray, "b h w"]) -> Float[np.ndarray, "b k"]:
@@ -30,8 +31,9 @@ def image_statistics(images: Float[np.ndarray, "b h w"]) -> Float[np.ndarray, "b
         images: as the network sees them, 0..255 [grey]
 
     Returns:
-        Mean, standard deviation, percentiles (linear between sorted pixels), mean absolute difference of neighbours
-        along x and along y [grey], and the correlation of neighbours along x [1]; 1 for an image without contrast.
+        Mean, standard deviation, percentiles (linear between sorted pixels; float grey is rounded to 1/257 for them),
+        mean absolute difference of neighbours along x and along y [grey], and the correlation of neighbours along x,
+        1 for an image without contrast [1]
     """
     out = np.empty((len(images), len(STATISTICS)))
     for at in range(0, len(images), _TILE):
@@ -47,12 +49,14 @@ def _fill(out: np.ndarray, images: np.ndarray) -> None:
     variance = np.einsum("bhw,bhw->b", centred, centred) / n
     out[:, 0], out[:, 1] = mean, np.sqrt(variance)
 
-    grey = np.sort(images.reshape(b, n), axis=1)
+    # whole numbers of 16 bits are sorted by radix, four times as fast as floats
+    steps = np.clip(np.rint(images.reshape(b, n) * _STEPS), 0, 65535).astype(np.uint16)
+    grey = np.sort(steps, axis=1, kind="stable")
     for column, percent in enumerate(PERCENTILES, start=2):
         place = percent / 100 * (n - 1)
         low = int(place)
-        lower = grey[:, low].astype(np.float64)
-        out[:, column] = lower + (place - low) * (grey[:, min(low + 1, n - 1)] - lower)
+        lower, upper = grey[:, low] / _STEPS, grey[:, min(low + 1, n - 1)] / _STEPS
+        out[:, column] = lower + (place - low) * (upper - lower)
 
     # differences in one buffer: allocating anew costs more than subtracting
     step = np.empty((b, h, w), np.float32)
