@@ -162,6 +162,12 @@ def test_pages_are_images_and_a_bad_one_hides_no_other(tmp_path):
     assert [page.page for page in read_pages(path, range(1, 2))] == [1]
 
 
+def test_pages_under_another_name_are_not_lost_without_a_word(tmp_path):
+    tifffile.imwrite(tmp_path / "a.tif", np.stack([GREY8] * 3), photometric="minisblack")
+    with pytest.raises(FormatError, match="3 pages under another name"):
+        decode((tmp_path / "a.tif").read_bytes(), "a.png")
+
+
 def test_imagej_stacks_behind_one_directory_are_read(tmp_path):
     path = tmp_path / "a.tif"
     stack = np.stack([GREY16 + np.uint16(i) for i in range(5)])

@@ -121,7 +121,7 @@ def read_bytes(path: str) -> bytes:
 
 
 def decode(data: bytes, path: str = "") -> Image:
-    """The one image in the bytes of a PNG, JPEG or BMP file, or the first page of a TIFF.
+    """The one image in the bytes of a PNG, JPEG or BMP file, or of a TIFF of one page.
 
     Args:
         data: the whole file.

@@ -59,13 +59,16 @@ def count_pages(path: str) -> int:
 
 
 def decode(data: bytes, path: str = "") -> Image:
-    """The first image in the bytes of a TIFF.
+    """The one image in the bytes of a TIFF.
 
     Raises:
-        FormatError: as `images.decode`.
+        FormatError: as `images.decode`; or it has more images, which would be lost without a word.
     """
     with _opened(io.BytesIO(data), path) as tif:
-        return _page(tif, 0, _count(tif, path)[0], len(data), path)
+        stack, count = _count(tif, path)
+        if count > 1:
+            raise FormatError(path, f"a TIFF of {count} pages under another name; end its name in .tif")
+        return _page(tif, 0, stack, len(data), path)
 
 
 @contextmanager
