@@ -50,7 +50,13 @@ def evaluate(
         with progress(len(pairs.sem), "images", quiet=json) as advance:
             scale = opened.recipe.get("depth", {}).get("nm_per_grey")
             found = evaluate_pairs(
-                session, calibration, pairs, nm_per_grey=scale, with_baselines=baselines, advance=advance
+                session,
+                calibration,
+                pairs,
+                nm_per_grey=scale,
+                tolerances=_tolerances(opened.recipe),
+                with_baselines=baselines,
+                advance=advance,
             )
         result |= found.summary
         worst = found.worst
@@ -70,6 +76,16 @@ def evaluate(
             print(line)
         if out is not None:
             say(f"written: {out}")
+
+
+def _tolerances(recipe: dict[str, Any]) -> dict[str, float]:
+    """Width of the two-sided limits a recipe gives, in its units."""
+    limits = recipe.get("limits", {})
+    return {
+        name: limit["high"] - limit["low"]
+        for name, limit in limits.items()
+        if limit.get("low") is not None and limit.get("high") is not None
+    }
 
 
 def lines_of(result: dict[str, Any]) -> list[str]:

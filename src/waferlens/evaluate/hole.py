@@ -62,6 +62,7 @@ def evaluate_pairs(
     data: SimArrays,
     *,
     nm_per_grey: float | None,
+    tolerances: Mapping[str, float] | None = None,
     with_baselines: bool = True,
     advance: Callable[[int], None] | None = None,
 ) -> Evaluation:
@@ -72,6 +73,7 @@ def evaluate_pairs(
         calibration: The bundle's calibration.
         data: Images with their depth maps.
         nm_per_grey: Depth a grey value; names of depth figures end in `_grey` where it is unknown.
+        tolerances: Upper minus lower limit by measurand, in its unit of `ops.hole`; gives the P/T ratio.
         with_baselines: Also fit and judge the shortcuts: mean map, grey lookup, linear on statistics, nearest image.
         advance: Called with the number of images done since the last call.
     """
@@ -113,7 +115,7 @@ def evaluate_pairs(
         "out_of_domain": float(table["out_of_domain"].mean()),
         **_map_figures(table, cluster, data.depth),
         **_pixel_figures(pixels, levels, calibration),
-        **_measurand_figures(table, bins, levels[0], nm_per_grey, data, cluster),
+        **_measurand_figures(table, bins, levels[0], nm_per_grey, data, cluster, tolerances),
     }
     if with_baselines:
         summary["baselines"] = baseline_errors(data.sem, data.depth, cluster)
@@ -209,6 +211,7 @@ def _measurand_figures(
     nm_per_grey: float | None,
     data: SimArrays,
     cluster: np.ndarray,
+    tolerances: Mapping[str, float] | None,
 ) -> dict[str, Any]:
     told: dict[str, Any] = {}
     group = cluster * 16 + data.case  # the noise draws of one hole
@@ -232,7 +235,7 @@ def _measurand_figures(
             for index in range(DEPTH_BINS)
             if (known & (bins == index)).any()
         ]
-        repeat = repeatability(value[known], group[known]).three_sigma * scale
+        (repeat,) = repeatability({name: value[known]}, group[known], tolerances)
         told[name] = {
             "unit": unit,
             "measured": int(known.sum()),
@@ -242,7 +245,8 @@ def _measurand_figures(
             f"coverage_{round(100 * level)}": coverage(low, high, truth),
             "interval_score": interval_score(low, high, truth, level) * scale,
             "interval_score_constant_width": constant_width_score(error, level) * scale,
-            f"repeatability_3s{_suffix(unit)}": repeat,
+            f"repeatability_3s{_suffix(unit)}": repeat.three_sigma * scale,
+            "precision_to_tolerance": repeat.precision_to_tolerance,
             "by_depth_bin": per_bin,
         }
     return told

@@ -14,7 +14,7 @@ from waferlens.bundle.calibration import Calibration, intervals, out_of_domain
 from waferlens.bundle.readout import read_out
 from waferlens.bundle.session import Session
 from waferlens.errors import InputError, UsageError
-from waferlens.evaluate.repeatability import repeatability
+from waferlens.evaluate.repeatability import site_statistics
 from waferlens.formats import challenge
 from waferlens.load.challenge import HoleSet, SimArrays, load_sem
 from waferlens.prepare.geometry import batch_input
@@ -39,13 +39,16 @@ def evaluate_sites(
 
     Returns:
         `sites`, and over them `bias_nm`, `slope`, `rmse_nm`, the same within each bucket (where grey level alone says
-        nothing), `site_uniformity_3s_nm` (spread of the holes of a site), and `out_of_domain`.
+        nothing), `out_of_domain`, and the spread of the holes within a site, three standard deviations:
+        `depth_uniformity_3s_nm`, `local_cd_uniformity_3s_px`.
     """
-    depths, outside = [], []
+    depths, widths, outside = [], [], []
     for start in range(0, len(holes.real), BATCH):
         paths = [hole.sem for hole in holes.real[start : start + BATCH]]
         told = read_out(session, calibration, batch_input(load_sem(holes.root, paths)))
-        depths.append(intervals(calibration, told.measurands, told.features)["depth"].value)
+        found = intervals(calibration, told.measurands, told.features, min(calibration.levels() or [0.9]))
+        depths.append(found["depth"].value)
+        widths.append(found["cd50_area"].value)
         outside.append(out_of_domain(calibration, told.domain)[0])
         if advance is not None:
             advance(len(paths))
@@ -70,7 +73,8 @@ def evaluate_sites(
             str(name): _agreement(mean[there & (group == name)], told_depth[there & (group == name)])
             for name in np.unique(bucket)
         },
-        "site_uniformity_3s_nm": repeatability(value[known], site[known]).three_sigma,
+        "depth_uniformity_3s_nm": site_statistics(value, site).local_uniformity,
+        "local_cd_uniformity_3s_px": site_statistics(np.concatenate(widths), site).local_uniformity,
     }
 
 

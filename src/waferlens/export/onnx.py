@@ -97,6 +97,8 @@ def compare(
     flips = changes = 0
     a, b = measure_holes(ours), measure_holes(theirs)
     for name in ("depth", "cd50_area", "wall_angle_deg"):
+        if not np.isfinite(a[name]).any():
+            continue  # nothing to judge: an untrained network makes no holes
         half = (half_widths or {}).get(name, 0.0)
         for percentile in LIMIT_PERCENTILES:
             limit = float(np.nanpercentile(a[name], percentile))
