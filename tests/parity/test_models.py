@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from waferlens.models import build, build_discriminator, describe, fuse
-from waferlens.models.strided import ResidualConvolution
+from waferlens.models.strided import RepConvolution
 from waferlens.recipe import load_recipe, recipe_names
 from waferlens.recipe.hole import HoleRecipe, Pix2Pix
 
@@ -42,7 +42,7 @@ def test_fused_says_the_same(name: str) -> None:
     for ours, fused in zip(network(grey), fuse(network)(grey), strict=True):
         assert ours.shape == (3, 1, 72, 48)
         assert torch.allclose(ours, fused, atol=2e-3)
-    assert not any(isinstance(module, ResidualConvolution | nn.BatchNorm2d) for module in fuse(network).modules())
+    assert not any(isinstance(module, RepConvolution | nn.BatchNorm2d) for module in fuse(network).modules())
 
 
 def unet_parameters(levels: int, base: int, fused: bool = False) -> int:

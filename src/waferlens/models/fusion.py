@@ -8,7 +8,7 @@ from itertools import pairwise
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from waferlens.models.strided import ResidualConvolution, StridedNet
+from waferlens.models.strided import RepConvolution, StridedNet
 
 
 def _fold_batch_norms(sequence: nn.Sequential) -> None:
@@ -28,14 +28,14 @@ def _unfolded(convolution: nn.Conv2d, unshuffle: int) -> nn.Conv2d:
 
 
 def fuse(network: nn.Module) -> nn.Module:
-    """A copy for evaluation: every residual convolution as its one kernel, batch norms folded.
+    """A copy for evaluation: every group of parallel branches as its one convolution, batch norms folded.
 
     The fold of pixels disappears as well: the first convolution takes the pixels directly.
     """
     network = copy.deepcopy(network).eval()
     for parent in list(network.modules()):
         for name, child in list(parent.named_children()):
-            if isinstance(child, ResidualConvolution):
+            if isinstance(child, RepConvolution):
                 setattr(parent, name, child.fused())
     for module in network.modules():
         if isinstance(module, nn.Sequential):

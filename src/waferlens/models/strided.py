@@ -4,10 +4,10 @@ A plain U-Net spends nearly all its time on full-size maps with few channels. He
 one position first (no information is lost), two scales of plain 3x3 convolutions follow, and the map is unfolded at
 the end. Every position also sees means over regions of the whole image.
 
-Convolution, batch norm and identity are one 3x3 convolution at inspection.
+Training uses three parallel branches per convolution, which are one 3x3 convolution at inspection.
 
-Source: pixel shuffle: Shi et al., CVPR 2016 (arXiv:1609.05158); identity folded into the kernel: Ding et al., RepVGG,
-CVPR 2021 (arXiv:2101.03697).
+Source: pixel shuffle: Shi et al., CVPR 2016 (arXiv:1609.05158); parallel branches: Ding et al., RepVGG, CVPR 2021
+(arXiv:2101.03697).
 """
 
 from __future__ import annotations
@@ -15,29 +15,54 @@ from __future__ import annotations
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 
-class ResidualConvolution(nn.Module):
-    """3x3 convolution with batch norm, plus the identity where the shape allows it, then ReLU."""
+MOMENTUM = 0.02
+"""Of the batch norms' statistics: slower than usual, for they are frozen before the end of training."""
+
+
+class RepConvolution(nn.Module):
+    """3x3 convolution + 1x1 convolution + identity, each with its batch norm, added, then ReLU."""
 
     def __init__(self, inputs: int, outputs: int, stride: int = 1) -> None:
         super().__init__()
-        self.convolution = nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False)
-        self.norm = nn.BatchNorm2d(outputs)
-        self.identity = inputs == outputs and stride == 1
+        self.stride = stride
+        self.wide = nn.Sequential(
+            nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False),
+            nn.BatchNorm2d(outputs, momentum=MOMENTUM),
+        )
+        self.point = nn.Sequential(
+            nn.Conv2d(inputs, outputs, 1, stride=stride, bias=False), nn.BatchNorm2d(outputs, momentum=MOMENTUM)
+        )
+        self.keep = nn.BatchNorm2d(inputs, momentum=MOMENTUM) if inputs == outputs and stride == 1 else None
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k p q"]:
-        y = self.norm(self.convolution(x))
-        return torch.relu(y + x if self.identity else y)
+        y = self.wide(x) + self.point(x)
+        if self.keep is not None:
+            y = y + self.keep(x)
+        return torch.relu(y)
 
     def fused(self) -> nn.Sequential:
         """The same function as one convolution and a ReLU."""
-        plain = fuse_conv_bn_eval(self.convolution.eval(), self.norm.eval())
-        if self.identity:
-            channels = torch.arange(plain.weight.shape[0])
-            plain.weight.data[channels, channels, 1, 1] += 1.0
+        weight, bias = _folded(self.wide[0].weight, self.wide[1])
+        point, point_bias = _folded(nn.functional.pad(self.point[0].weight, (1, 1, 1, 1)), self.point[1])
+        weight, bias = weight + point, bias + point_bias
+        if self.keep is not None:
+            identity = torch.zeros_like(weight)
+            channels = torch.arange(weight.shape[0])
+            identity[channels, channels, 1, 1] = 1.0
+            keep, keep_bias = _folded(identity, self.keep)
+            weight, bias = weight + keep, bias + keep_bias
+        plain = nn.Conv2d(weight.shape[1], weight.shape[0], 3, stride=self.stride, padding=1)
+        plain.weight.data.copy_(weight)
+        plain.bias.data.copy_(bias)  # type: ignore[union-attr]
         return nn.Sequential(plain, nn.ReLU())
+
+
+def _folded(weight: Tensor, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+    """A convolution's weight and the bias that include the batch norm behind it."""
+    scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)  # type: ignore[operator]
+    return (weight * scale[:, None, None, None]).detach(), (norm.bias - norm.running_mean * scale).detach()
 
 
 class GlobalContext(nn.Module):
@@ -79,16 +104,16 @@ class StridedNet(nn.Module):
         fine, coarse = widths
         self.fold = nn.PixelUnshuffle(unshuffle)
         self.enter = nn.Sequential(
-            ResidualConvolution(unshuffle**2, fine), *(ResidualConvolution(fine, fine) for _ in range(blocks[0] - 1))
+            RepConvolution(unshuffle**2, fine), *(RepConvolution(fine, fine) for _ in range(blocks[0] - 1))
         )
         self.down = nn.Sequential(
-            ResidualConvolution(fine, coarse, stride=2),
-            *(ResidualConvolution(coarse, coarse) for _ in range(blocks[1] - 1)),
+            RepConvolution(fine, coarse, stride=2),
+            *(RepConvolution(coarse, coarse) for _ in range(blocks[1] - 1)),
             GlobalContext(coarse),
         )
         # A 1x1 convolution and a pixel shuffle: cheaper than a transposed convolution, without its chequerboard.
         self.up = nn.Sequential(nn.Conv2d(coarse, 4 * fine, 1), nn.PixelShuffle(2))
-        self.leave = nn.Sequential(*(ResidualConvolution(fine, fine) for _ in range(blocks[2])))
+        self.leave = nn.Sequential(*(RepConvolution(fine, fine) for _ in range(blocks[2])))
         self.head = nn.Conv2d(fine, outputs * unshuffle**2, 3, padding=1)
         self.unfold = nn.PixelShuffle(unshuffle)
 

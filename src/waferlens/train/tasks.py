@@ -91,6 +91,13 @@ class DepthTask(lightning.LightningModule):
         """CPU time of this run so far, that of interrupted parts included [s]."""
         return self._cpu_before + time.process_time() - self._clock
 
+    def on_train_epoch_start(self) -> None:
+        spec = self.recipe.train
+        if self.current_epoch >= round(spec.freeze_norm_fraction * spec.epochs):
+            for module in self.network.modules():
+                if isinstance(module, torch.nn.BatchNorm2d):
+                    module.eval()
+
     def on_fit_start(self) -> None:
         self._clock = time.process_time()
 
