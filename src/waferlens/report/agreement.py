@@ -15,9 +15,9 @@ from waferlens.report import charts, pictures
 FILE = "evaluation.json"
 MOST_PICTURES = 6
 _TITLES = {
-    "worst.png": "Largest errors: image, predicted, truth, error, sigma",
     "depth.png": "Error of depth against the truth",
     "cd.png": "Error of CD against the truth",
+    "worst.png": "Largest errors: image, predicted, truth, error, sigma",
 }
 _MAP_FIGURES = (
     ("rmse_255", "RMSE of the depth map"),
