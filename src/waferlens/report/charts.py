@@ -71,7 +71,7 @@ def histogram(
         half_width: of the typical interval [symbol]
         symbol: the unit.
     """
-    high, top, ground = 148, 30.0, 122.0
+    high, top, ground = 154, 36.0, 128.0
     x = Axis(float(edges[0]), float(edges[-1]), 12.0, WIDE - 12.0)
     tallest = float(max(1, sum(by_verdict.values(), np.zeros(len(edges) - 1)).max()))
     y = Axis(0.0, tallest, ground, top)
@@ -80,7 +80,7 @@ def histogram(
         if limit is not None:
             left, right = x(from_), x(to)
             parts.append(
-                _tag("rect", x=left, y=top - 6, width=max(0.0, right - left), height=ground - top + 6, c="out")
+                _tag("rect", x=left, y=top - 12, width=max(0.0, right - left), height=ground - top + 12, c="out")
             )
     level = nice_step(tallest / 2.5)
     parts += [
@@ -105,9 +105,9 @@ def histogram(
     for limit, sign, anchor in ((lower, "≥", "start"), (upper, "≤", "end")):
         if limit is not None:
             at = x(limit)
-            parts += [_line(at, top - 8, at, ground, "limit"), _limit_word(at, f"{sign} {words.exact(limit)}", anchor)]
+            parts += [_line(at, top - 14, at, ground, "limit"), _limit_word(at, f"{sign} {words.exact(limit)}", anchor)]
     if median is not None and half_width:
-        parts += _whisker(x, median - half_width, median + half_width, median, top - 2, 4)
+        parts += _whisker(x, median - half_width, median + half_width, median, top - 8, 4)
     return _svg(WIDE, high, parts, "histogram")
 
 
