@@ -24,13 +24,13 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from waferlens.errors import UsageError
+from waferlens.ops.hole import PERIODS
 
 FORMAT_VERSION = 1
 VALUE = "value"
 """The feature that is the measurand's own predicted value."""
 MEASURAND_FEATURES = (VALUE, "sigma_plateau", "sigma_floor", "sigma_wall")
 """What the width of an interval may depend on; see `ops.hole.mean_sigma`."""
-_PERIOD = {"orientation_deg": 180.0}
 
 
 class Interval(NamedTuple):
@@ -170,8 +170,8 @@ def intervals(
             out[name] = Interval(value, unknown, unknown)
             continue
         corrected = corrected_value(part, value)
-        if name in _PERIOD:
-            corrected = np.mod(corrected, _PERIOD[name])
+        if name in PERIODS:
+            corrected = np.mod(corrected, PERIODS[name])
         half = _quantile(part.quantiles, level, name) * scale_of(part, value, features)
         out[name] = Interval(corrected, corrected - half, corrected + half)
     return out

@@ -31,7 +31,7 @@ from waferlens.bundle.calibration import (
 from waferlens.bundle.readout import DOMAIN_FEATURES, read_out
 from waferlens.bundle.session import Session
 from waferlens.evaluate.intervals import conformal_quantile
-from waferlens.ops.hole import UNITS, measure_holes
+from waferlens.ops.hole import PERIODS, UNITS, measure_holes
 from waferlens.prepare.geometry import batch_input
 
 BATCH = 256
@@ -92,7 +92,8 @@ def fit_calibration(
 def error_of(name: str, value: np.ndarray, truth: np.ndarray) -> np.ndarray:
     """Value minus truth; for a direction the smaller of the two ways round."""
     error = value - truth
-    return (error + 90.0) % 180.0 - 90.0 if name == "orientation_deg" else error
+    period = PERIODS.get(name)
+    return error if period is None else (error + period / 2) % period - period / 2
 
 
 def fit_measurand(
@@ -186,7 +187,7 @@ def _pixel_errors(session: Session, sem: np.ndarray, depth: np.ndarray) -> tuple
 
 def _bias(value: np.ndarray, truth: np.ndarray, name: str) -> tuple[list[float], list[float]]:
     """Knots and corrections of the bias, from the means of bins of equal count along the truth."""
-    if name == "orientation_deg":
+    if name in PERIODS:
         return [0.0], [-float(np.median(error_of(name, value, truth)))]
     slope = np.polyfit(truth, value, 1)[0] if truth.std() > 0 else 0.0
     if abs(slope - 1.0) > FAITHFUL_SLOPE:

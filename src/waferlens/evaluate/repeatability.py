@@ -16,8 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
-PERIODS: Mapping[str, float] = {"orientation_deg": 180.0}
-"""Measurands that come back to themselves after a turn [deg]"""
+from waferlens.ops.hole import PERIODS
 
 
 @dataclass(frozen=True, slots=True)

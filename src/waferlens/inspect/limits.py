@@ -14,12 +14,11 @@ from waferlens.bundle.calibration import Interval
 from waferlens.bundle.verdict import NG, OK, REVIEW, VERDICTS, judge
 from waferlens.errors import UsageError
 from waferlens.inspect.scales import Physical, needs
-from waferlens.ops.hole import UNITS
+from waferlens.ops.hole import PERIODS, UNITS
 
 _LIMIT = re.compile(
     r"\s*(?P<name>\w+)\s*=\s*(?P<low>[^:\s]*)\s*:\s*(?P<high>[-+.\deE]*)\s*(?P<unit>([^\d\s.+-].*?)?)\s*"
 )
-_PERIOD = {"orientation_deg": 180.0}
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +132,7 @@ def verdicts(
     for limit in limits:
         interval, unit = _of(limit, raw, physical)
         low, high = (None if end is None else units.convert(end, limit.unit, unit) for end in (limit.low, limit.high))
-        found = judge(interval.low, interval.high, low, high, _PERIOD.get(limit.name))
+        found = judge(interval.low, interval.high, low, high, PERIODS.get(limit.name))
         np.maximum(worst, found, out=worst)
         codes = found.tolist()
         for index in np.flatnonzero(found != OK).tolist():

@@ -65,6 +65,8 @@ UNITS: Mapping[str, str] = {
     "floor": "grey",
 }
 """The measurands, in the order they are told, with the units they have here."""
+PERIODS: Mapping[str, float] = {"orientation_deg": 180.0}
+"""Measurands that come back to themselves after a turn [deg]"""
 
 _TILE = 32
 """Maps handled at a time: their pixels and masks then fit into a core's own cache."""

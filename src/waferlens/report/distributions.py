@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 from waferlens import units
 from waferlens.inspect.limits import Limit
-from waferlens.ops.hole import UNITS
+from waferlens.ops.hole import PERIODS, UNITS
 from waferlens.report import charts
 from waferlens.report.queries import BINS, Bounds, Counted, Results, Spread
 
@@ -70,7 +70,7 @@ def read_distributions(results: Results, limits: list[Limit]) -> list[Distributi
     ends = [_ends(spread, *bound) for spread, bound in zip(spreads, bounds, strict=True)]
     # a direction comes back after half a turn, which a comparison of numbers does not know: its bars have no verdict
     judged = [
-        (None, None) if spread.name == "orientation_deg" else bound
+        (None, None) if spread.name in PERIODS else bound
         for spread, bound in zip(spreads, bounds, strict=True)
     ]
     counted = results.distributions(spreads, judged, ends)

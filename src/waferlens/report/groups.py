@@ -10,6 +10,7 @@ import numpy as np
 from markupsafe import Markup
 
 from waferlens.evaluate.repeatability import Repeatability, pooled_sd, repeatability, site_statistics
+from waferlens.ops.hole import PERIODS
 from waferlens.report import charts
 from waferlens.report.distributions import Distribution
 from waferlens.report.queries import Results
@@ -101,7 +102,7 @@ def compare(results: Results, root: str, table: list[Distribution], images: int)
         # only repeated images of the sites themselves say what the gauge adds to their spread
         repeated = in_site & (holes >= 0)
         gauge = pooled_sd(values[repeated], holes[repeated]) if repeated.any() else math.nan
-        if in_site.any() and one.name != "orientation_deg":
+        if in_site.any() and one.name not in PERIODS:
             _add_sites(out, one, values[in_site], ranks[sites[in_site]], 0.0 if math.isnan(gauge) else gauge)
     return out
 

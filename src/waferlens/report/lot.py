@@ -17,6 +17,7 @@ import numpy as np
 from waferlens.errors import InputError
 from waferlens.inspect.folder import DATABASE, LOG, RUNCARD
 from waferlens.inspect.limits import Limit, parse_limit
+from waferlens.ops.hole import PERIODS
 from waferlens.report.cards import Card, Scales, make_cards
 from waferlens.report.distributions import FIRST, Distribution, read_distributions
 from waferlens.report.groups import Groups, compare
@@ -164,7 +165,7 @@ def _limit_line(results: Results, limit: Limit, table: list[Distribution]) -> Li
     # where files of two scales are in one lot, the limit's own unit is the one that counts
     one = next((one for one in of_it if one.unit == limit.unit), of_it[0])
     # a direction comes back after half a turn, which a comparison of numbers does not know
-    judged = {} if limit.name == "orientation_deg" else results.judged(one.name, one.unit, one.lower, one.upper)
+    judged = {} if limit.name in PERIODS else results.judged(one.name, one.unit, one.lower, one.upper)
     return LimitLine(one.name, one.lower, one.upper, one.unit, judged)
 
 
