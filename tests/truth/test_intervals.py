@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from waferlens.bundle.calibration import corrected_value, intervals, scale_of
-from waferlens.bundle.calibration import Calibration
+from waferlens.bundle.calibration import Calibration, corrected_value, intervals, scale_of
+from waferlens.errors import UsageError
 from waferlens.evaluate.calibrate import fit_domain, fit_measurand, fit_scale
 from waferlens.evaluate.intervals import (
     bootstrap_interval,
@@ -24,8 +24,9 @@ def test_conformal_quantile_is_an_order_statistic() -> None:
     scores = np.arange(1.0, 100.0)
     # ceil(100 * 0.9) = 90th smallest of 99
     assert conformal_quantile(scores, 0.9) == 90.0
-    with pytest.raises(ValueError, match="too few|cannot support"):
-        conformal_quantile(np.ones(5), 0.99)
+    with pytest.raises(UsageError, match="at least 99 are needed"):
+        conformal_quantile(np.ones(98), 0.99)
+    assert conformal_quantile(np.ones(99), 0.99) == 1.0
 
 
 def test_interval_score_by_hand() -> None:

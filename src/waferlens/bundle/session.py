@@ -9,7 +9,7 @@ import onnxruntime
 from jaxtyping import Float32
 
 from waferlens.bundle.files import Bundle
-from waferlens.errors import BundleError
+from waferlens.errors import BundleError, UsageError
 
 SLICE = 32
 """Images run at a time; larger slices fall out of the cores' caches and run slower."""
@@ -62,8 +62,16 @@ class Session:
         Returns:
             Depth as in the challenge's maps: an absolute level with the plateau at 135..175, deeper is smaller [grey];
             and sigma, or None if the network tells none [grey]
+
+        Raises:
+            UsageError: the images have another size than the bundle's.
         """
         b, _, h, w = grey.shape
+        if (h, w) != (self.height_px, self.width_px):
+            raise UsageError(
+                f"the images are {w}x{h} px (width x height), the bundle was trained for "
+                f"{self.width_px}x{self.height_px} px; use a bundle trained for this size"
+            )
         depth = np.empty((b, h, w), np.float32)
         sigma = np.empty((b, h, w), np.float32) if self.has_sigma else None
         for at in range(0, b, SLICE):

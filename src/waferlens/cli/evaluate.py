@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from waferlens.cli.output import emit_json, progress, say
+from waferlens.cli.output import emit_json, make_folder, progress, say
 from waferlens.errors import UsageError
 
 app = typer.Typer()
@@ -19,7 +19,9 @@ SPLITS = ("all", "train", "validation", "calibration", "test")
 def evaluate(
     bundle: Annotated[str, typer.Argument(help="Path of a bundle, or the name of a shipped one.")],
     data: Annotated[Path, typer.Option(help="Folder in the challenge's layout.")],
-    split: Annotated[str, typer.Option(help="all, train, validation, calibration or test, by structure.")] = "all",
+    split: Annotated[
+        str, typer.Option(help="all, train, validation, calibration or test, by structure or site.")
+    ] = "all",
     out: Annotated[Path | None, typer.Option(help="Also write evaluation.json and pictures here.")] = None,
     baselines: Annotated[bool, typer.Option(help="Fit and judge the shortcuts too.")] = True,
     json: Annotated[bool, typer.Option("--json", help="Print a machine-readable result.")] = False,
@@ -38,17 +40,24 @@ def evaluate(
     if split not in SPLITS:
         raise UsageError(f"--split {split}: one of {', '.join(SPLITS)}")
     opened = open_bundle(bundle)
+    if out is not None:
+        make_folder(out)
     session, calibration = Session(opened, threads=2), opened.calibration
+    scale = (opened.recipe.get("depth") or {}).get("nm_per_grey")
+
+    def keep(group: str) -> bool:
+        return split in ("all", split_of(group))
+
     holes = scan(data)
+    holes.real = [hole for hole in holes.real if keep(hole.site)]
     result: dict[str, Any] = {"bundle": opened.name, "data": data.name, "split": split}
     if any(hole.depth is not None for hole in holes.sim):
-        pairs = load_sim(holes, keep=None if split == "all" else lambda hole: split_of(hole.structure) == split)
+        pairs = load_sim(holes, keep=lambda hole: keep(hole.structure))
     else:
-        pairs = regenerated(holes)
+        pairs = regenerated(holes, keep)
     worst: list[dict[str, Any]] = []
     if pairs is not None:
         with progress(len(pairs.sem), "images", quiet=json) as advance:
-            scale = opened.recipe.get("depth", {}).get("nm_per_grey")
             found = evaluate_pairs(
                 session,
                 calibration,
@@ -60,11 +69,13 @@ def evaluate(
             )
         result |= found.summary
         worst = found.worst
-    if holes.real:
+    if holes.real and scale is not None:
         with progress(len(holes.real), "images", quiet=json) as advance:
-            result["sites"] = evaluate_sites(session, calibration, holes, advance)
-    if pairs is None and not holes.real:
-        raise UsageError(f"{data}: has neither depth maps nor site depths to compare with")
+            result["sites"] = evaluate_sites(session, calibration, holes, scale, advance)
+    elif holes.real:
+        say(f"the sites of {data} are left out: they are told in nm, and the bundle's recipe has no depth.nm_per_grey")
+    if pairs is None and "sites" not in result:
+        raise UsageError(f"{data}: has neither depth maps nor site depths to compare {opened.name} with ({split})")
     if out is not None:
         from waferlens.evaluate.pictures import write_evaluation
 
@@ -79,13 +90,30 @@ def evaluate(
 
 
 def _tolerances(recipe: dict[str, Any]) -> dict[str, float]:
-    """Width of the two-sided limits a recipe gives, in its units."""
-    limits = recipe.get("limits", {})
-    return {
-        name: limit["high"] - limit["low"]
-        for name, limit in limits.items()
-        if limit.get("low") is not None and limit.get("high") is not None
-    }
+    """Width of the two-sided limits a recipe gives, in px and grey; those in nm need the recipe's own scales."""
+    import numpy as np
+
+    from waferlens import units
+    from waferlens.bundle.calibration import Interval
+    from waferlens.inspect.scales import Scales, to_physical
+    from waferlens.ops.hole import UNITS
+
+    told = ((recipe.get("input") or {}).get("pixel_nm"), (recipe.get("depth") or {}).get("nm_per_grey"))
+    scales = Scales(*(np.array([one], np.float64) for one in told))  # None becomes NaN
+    one = Interval(*(np.ones(1) for _ in range(3)))
+    physical = to_physical({name: one for name in UNITS}, scales)
+    tolerances = {}
+    for name, limit in (recipe.get("limits") or {}).items():
+        if name not in UNITS or limit.get("low") is None or limit.get("high") is None:
+            continue
+        width, unit = limit["high"] - limit["low"], limit["unit"]
+        if units.dimension(unit) == units.dimension(UNITS[name]):
+            tolerances[name] = units.convert(width, unit, UNITS[name])
+        elif physical[name].in_nm[0]:
+            tolerances[name] = units.convert(width, unit, physical[name].unit_nm) / float(
+                physical[name].interval.value[0]
+            )
+    return tolerances
 
 
 def lines_of(result: dict[str, Any]) -> list[str]:
@@ -114,6 +142,8 @@ def lines_of(result: dict[str, Any]) -> list[str]:
             lines.append(f"  baseline {name:<22} {value:7.3f} grey")
     if "sites" in result:
         sites = result["sites"]
+        if not sites["sites"]:
+            return [*lines, "no site has both a depth in the table and a measured hole"]
         lines.append(f"{sites['sites']} sites: {_site_line(sites)}, {100 * sites['out_of_domain']:.1f} % out of domain")
         lines += [f"  bucket {bucket}: {_site_line(figures)}" for bucket, figures in sites["within_bucket"].items()]
     return lines

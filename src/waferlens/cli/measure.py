@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from waferlens.cli.output import emit_json, progress, say
+from waferlens.cli.output import emit_json, make_folder, progress, say
 from waferlens.errors import InputError, MissingExtraError, UsageError
 
 if TYPE_CHECKING:
@@ -84,6 +84,8 @@ def measure(
         "trim_percent": trim_percent,
         "points": None if points is None else _points(points),
     }
+    if figures is not None:
+        make_folder(figures)
     records: list[Measurement] = []
     drawn: set[str] = set()
     status = 0

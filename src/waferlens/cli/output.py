@@ -8,8 +8,10 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import Any
+
+from waferlens.errors import InputError, UsageError
 
 
 def emit_json(result: Any) -> None:
@@ -51,6 +53,21 @@ def as_json(value: Any) -> Any:
 def say(text: str) -> None:
     """Print a line for people on standard error."""
     print(text, file=sys.stderr, flush=True)
+
+
+def make_folder(path: Path) -> None:
+    """Makes a folder for results before any work is done for it.
+
+    Raises:
+        UsageError: a file of that name is there.
+        InputError: it cannot be made.
+    """
+    if path.exists() and not path.is_dir():
+        raise UsageError(f"{path}: is a file; name a folder")
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as wrong:
+        raise InputError(path, f"cannot be made: {wrong.strerror or wrong}") from wrong
 
 
 @contextmanager

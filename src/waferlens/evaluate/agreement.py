@@ -1,6 +1,6 @@
 """How far depth maps are from the truth: one row of sums an image, from which every figure and its interval come.
 
-Source: the split into structure and level follows what entrants of the challenge report (SEED facts H1, H2).
+Source: the split into structure and level follows what entrants of the 3D-metrology challenge report (S1).
 """
 
 from __future__ import annotations

@@ -125,7 +125,12 @@ def evaluate_pairs(
 def baseline_errors(
     sem: UInt8[np.ndarray, "n h w"], depth: UInt8[np.ndarray, "n h w"], cluster: np.ndarray
 ) -> dict[str, float]:
-    """RMSE of what needs no network, each fitted on one half of the structures and judged on the other [grey]."""
+    """RMSE of what needs no network, each fitted on one half of the structures and judged on the other [grey].
+
+    Empty for a single structure, which cannot be halved.
+    """
+    if cluster.min() == cluster.max():
+        return {}
     half = cluster % 2
     squares: dict[str, float] = {}
     for side in (0, 1):
@@ -214,7 +219,8 @@ def _measurand_figures(
     tolerances: Mapping[str, float] | None,
 ) -> dict[str, Any]:
     told: dict[str, Any] = {}
-    group = cluster * 16 + data.case  # the noise draws of one hole
+    # the noise draws of one hole
+    _, group = np.unique(np.column_stack([cluster, data.case]), axis=0, return_inverse=True)
     for name in JUDGED:
         truth, value = table[f"truth.{name}"], table[f"corrected.{name}"]
         low, high = table[f"low.{name}"], table[f"high.{name}"]
@@ -260,8 +266,7 @@ def _unit(name: str, nm_per_grey: float | None) -> tuple[str, float]:
 
 
 def _suffix(unit: str) -> str:
-    plain = {"px²": "_px2", "px² grey": "_px2_grey", "1": ""}
-    return plain.get(unit, f"_{unit}")
+    return "" if unit == "1" else f"_{unit.replace(' ', '_')}"
 
 
 def _worst_of(

@@ -12,6 +12,8 @@ from collections.abc import Callable
 import numpy as np
 from jaxtyping import Float, Int
 
+from waferlens.errors import UsageError
+
 
 def conformal_quantile(scores: Float[np.ndarray, " n"], level: float) -> float:
     """The half-width, in units of the score, that covers a new case with at least `level`.
@@ -21,12 +23,14 @@ def conformal_quantile(scores: Float[np.ndarray, " n"], level: float) -> float:
         level: Coverage, as 0.9.
 
     Raises:
-        ValueError: there are too few scores for this level.
+        UsageError: there are too few scores for this level.
     """
     rank = math.ceil((len(scores) + 1) * level)
     if rank > len(scores):
-        raise ValueError(
-            f"{len(scores)} calibration cases cannot support {level:.1%} intervals; at least {rank} needed"
+        needed = math.ceil(level / (1 - level) - 1e-9)
+        raise UsageError(
+            f"{len(scores)} calibration cases cannot support intervals of level {level:g}, at least {needed} are needed; "
+            "calibrate on more structures, or take the level out of calibration.levels"
         )
     return float(np.partition(scores, rank - 1)[rank - 1])
 
@@ -38,8 +42,10 @@ def coverage(low: np.ndarray, high: np.ndarray, truth: np.ndarray) -> float:
 
 
 def interval_score(low: np.ndarray, high: np.ndarray, truth: np.ndarray, level: float) -> float:
-    """Mean width plus what lies outside, each unit of it 2 / (1 - level) times; smaller is better."""
+    """Mean width plus what lies outside, each unit of it 2 / (1 - level) times; smaller is better, NaN without any."""
     known = np.isfinite(low) & np.isfinite(high) & np.isfinite(truth)
+    if not known.any():
+        return float("nan")
     low, high, truth = low[known], high[known], truth[known]
     outside = np.maximum(low - truth, 0.0) + np.maximum(truth - high, 0.0)
     return float(np.mean(high - low + 2.0 / (1.0 - level) * outside))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ def write_evaluation(
         table: One entry an image, as `Evaluation.table`.
     """
     out.mkdir(parents=True, exist_ok=True)
-    (out / "evaluation.json").write_text(json.dumps(result, indent=2) + "\n")
+    (out / "evaluation.json").write_text(json.dumps(_finite(result), indent=2, allow_nan=False) + "\n")
     if not worst:
         return
     import matplotlib
@@ -40,6 +41,15 @@ def write_evaluation(
     }.items():
         figure.savefig(out / name, dpi=120)
         pyplot.close(figure)
+
+
+def _finite(value: Any) -> Any:
+    """A result with null for every number that is not finite, for JSON has none."""
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _worst(pyplot: Any, worst: list[dict[str, Any]]) -> Any:

@@ -15,7 +15,7 @@ from waferlens.bundle.readout import read_out
 from waferlens.bundle.session import Session
 from waferlens.errors import InputError, UsageError
 from waferlens.evaluate.repeatability import site_statistics
-from waferlens.formats import challenge
+from waferlens.formats import challenge, images
 from waferlens.load.challenge import HoleSet, SimArrays, load_sem
 from waferlens.prepare.geometry import batch_input
 from waferlens.recipe.hole_world import HoleWorld
@@ -27,7 +27,11 @@ SEED_VARIABLE = "WAFERLENS_EVAL_SEED"
 
 
 def evaluate_sites(
-    session: Session, calibration: Calibration, holes: HoleSet, advance: Callable[[int], None] | None = None
+    session: Session,
+    calibration: Calibration,
+    holes: HoleSet,
+    nm_per_grey: float,
+    advance: Callable[[int], None] | None = None,
 ) -> dict[str, Any]:
     """Compares the mean depth of each site with the table of the data set.
 
@@ -35,6 +39,7 @@ def evaluate_sites(
         session: The bundle's network.
         calibration: The bundle's calibration.
         holes: A folder with real images and their table of depths.
+        nm_per_grey: Depth a grey value of the map, for the table is in nm [nm]
         advance: Called with the number of images done since the last call.
 
     Returns:
@@ -52,7 +57,7 @@ def evaluate_sites(
         outside.append(out_of_domain(calibration, told.domain)[0])
         if advance is not None:
             advance(len(paths))
-    value = np.concatenate(depths)
+    value = np.concatenate(depths) * nm_per_grey
     names, site = np.unique([hole.site for hole in holes.real], return_inverse=True)
     truth = np.array([hole.average_depth for hole in holes.real])
     bucket = np.array([hole.bucket for hole in holes.real])
@@ -78,37 +83,41 @@ def evaluate_sites(
     }
 
 
-def regenerated(holes: HoleSet) -> SimArrays | None:
+def regenerated(holes: HoleSet, keep: Callable[[str], bool] | None = None) -> SimArrays | None:
     """The hidden truth of a simulated `real` data set, drawn again from the evaluation seed.
 
     Args:
         holes: A folder that `simulate hole --domain real` wrote.
+        keep: Which sites, by the name splits go by; all if None.
 
     Returns:
         Images with their depth maps; None where no seed is given or the folder is not simulated.
 
     Raises:
         UsageError: the seed in the environment is not the one the images were made from.
-        InputError: the images were changed since.
+        InputError: the images were changed since, or no site is kept.
     """
     told, manifest = os.environ.get(SEED_VARIABLE), read_manifest(holes.root)
     if told is None or manifest is None or "seed_fingerprint" not in manifest:
         return None
-    if not told.isdigit():
+    if not told.isdecimal():
         raise UsageError(f"{SEED_VARIABLE} should be the whole number the data was simulated from, got {told!r}")
     seed = int(told)
     if seed_fingerprint(seed) != manifest["seed_fingerprint"]:
         raise UsageError(f"{SEED_VARIABLE}: {holes.root} was made from another seed")
     world = HoleWorld.model_validate(manifest["world"])
     sites, number = manifest["sites"], manifest["holes_per_site"]
-    names, images = site_names(world, seed, sites, number)
+    names, numbers = site_names(world, seed, sites, number)
     sums = _sums(holes.root)
     sem, depth, structure = [], [], []
     for index, (bucket, name) in enumerate(names):
+        key = challenge.site_key(bucket, name)
+        if keep is not None and not keep(key):
+            continue
         site = draw_site(world, seed, index, number)
-        paths = [challenge.real_sem_path("", bucket, name, int(image)).as_posix() for image in images[index]]
+        paths = [challenge.real_sem_path("", bucket, name, int(image)).as_posix() for image in numbers[index]]
         for path in paths:
-            found = hashlib.sha256((holes.root / path).read_bytes()).hexdigest()
+            found = hashlib.sha256(images.read_bytes(str(holes.root / path))).hexdigest()
             if found != sums.get(path):
                 raise InputError(holes.root / path, "was changed after the data set was made; simulate it again")
         stored = load_sem(holes.root, paths)
@@ -118,8 +127,10 @@ def regenerated(holes: HoleSet) -> SimArrays | None:
             )
         sem.append(stored)
         depth.append(np.rint(site.heights).astype(np.uint8))
-        structure += [challenge.site_key(bucket, name)] * number
-    count = sites * number
+        structure += [key] * number
+    if not sem:
+        raise InputError(holes.root, f"none of its {sites} sites is on the asked-for side; simulate more sites")
+    count = len(structure)
     # One image a hole: each is a group of its own for repeatability, each site a cluster for the bootstrap.
     return SimArrays(
         np.concatenate(sem), np.concatenate(depth), np.array(structure), np.arange(count), np.zeros(count, int), []
@@ -135,5 +146,9 @@ def _agreement(value: np.ndarray, truth: np.ndarray) -> dict[str, float | None]:
 
 
 def _sums(root: Path) -> dict[str, str]:
-    lines = (root / challenge.SUMS_FILE).read_text().splitlines()
+    path = root / challenge.SUMS_FILE
+    try:
+        lines = path.read_text().splitlines()
+    except OSError as wrong:
+        raise InputError(path, f"cannot be read: {wrong.strerror or wrong}; simulate the data set again") from wrong
     return {path: digest for digest, _, path in (line.partition("  ") for line in lines)}

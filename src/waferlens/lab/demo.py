@@ -221,11 +221,11 @@ def _evaluate(bundle: Bundle, out: Path) -> dict[str, Any]:
     """The bundle on the images whose truth is known, and on the sites whose mean depth is."""
     session, calibration = Session(bundle, threads=2), bundle.calibration
     pairs = load_sim(scan(out / "lot" / "sim"))
-    found = evaluate_pairs(
-        session, calibration, pairs, nm_per_grey=(bundle.recipe.get("depth") or {}).get("nm_per_grey")
-    )
+    nm_per_grey = (bundle.recipe.get("depth") or {}).get("nm_per_grey")
+    found = evaluate_pairs(session, calibration, pairs, nm_per_grey=nm_per_grey)
     result = {"bundle": bundle.name, "data": "the simulated part of the lot", "split": "all", **found.summary}
-    result["sites"] = evaluate_sites(session, calibration, scan(out / "lot" / "real"))
+    if nm_per_grey is not None:  # else depths are in grey, and those of the sites in nm
+        result["sites"] = evaluate_sites(session, calibration, scan(out / "lot" / "real"), nm_per_grey)
     write_evaluation(out / "evaluated", result, found.worst, found.table)
     return result
 
@@ -252,7 +252,7 @@ def _result(
         rmse_grey=figures["rmse_255"],
         coverage_90=figures.get("coverage_90"),
         depth_bias_nm=figures.get("depth", {}).get("bias_nm"),
-        site_rmse_nm=figures["sites"].get("rmse_nm"),
+        site_rmse_nm=figures.get("sites", {}).get("rmse_nm"),
         surface_sq_nm=round(sq_nm, 3),
         surface_sq_true_nm=SURFACE_SQ_NM,
         seconds=round(seconds, 3),

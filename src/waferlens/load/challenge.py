@@ -200,7 +200,13 @@ def load_sim(holes: HoleSet | str | Path, keep: Callable[[SimHole], bool] | None
     root = holes.root
     wanted = [hole for hole in holes.sim if hole.depth is not None and (keep is None or keep(hole))]
     if not wanted:
-        raise InputError(root, "no simulated image with a depth map is here (simulation_data/SEM and /Depth)")
+        paired = sum(hole.depth is not None for hole in holes.sim)
+        raise InputError(
+            root,
+            f"none of its {paired} simulated images with a depth map is on the asked-for side; simulate more structures"
+            if paired
+            else "no simulated image with a depth map is here (simulation_data/SEM and /Depth)",
+        )
     sem = np.empty((len(wanted), IMAGE_HEIGHT_PX, IMAGE_WIDTH_PX), np.uint8)
     depth = np.empty_like(sem)
     pairs: dict[str, list[int]] = defaultdict(list)  # the noise draws of a structure share one map: decode it once
