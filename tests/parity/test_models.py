@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import torch
 from torch import nn
@@ -66,7 +68,7 @@ def test_patchgan_counts_as_in_the_paper() -> None:
     # C64-C128-C256-C512 and a last convolution, kernel 4, batch norm in all but the first; two channels in
     widths = [64, 128, 256, 512]
     counted = 16 * 2 * 64 + 64
-    counted += sum(16 * i * o + 2 * o for i, o in zip(widths, widths[1:], strict=False))
+    counted += sum(16 * i * o + 2 * o for i, o in pairwise(widths))
     counted += 16 * 512 + 1
     discriminator = build_discriminator(recipe_of("hole-pix2pix"))
     assert sum(p.numel() for p in discriminator.parameters()) == counted

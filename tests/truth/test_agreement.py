@@ -44,4 +44,5 @@ def test_parts_add_up(truth: np.ndarray) -> None:
     rng = np.random.default_rng(0)
     sums, _ = error_sums(truth + rng.normal(0, 2, truth.shape) + 1.0, truth)
     assert root(sums, "square") == pytest.approx(np.sqrt(5), rel=0.02)
-    assert COLUMNS[0] == "pixels" and sums[0, 0] == truth[0].size
+    assert COLUMNS[0] == "pixels"
+    assert sums[0, 0] == truth[0].size
