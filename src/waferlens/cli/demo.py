@@ -16,7 +16,7 @@ app = typer.Typer()
 def demo(
     out: Annotated[Path, typer.Option(help="Folder; a former demonstration in it is replaced.")] = Path("runs/demo"),
     bundle: Annotated[str, typer.Option(help="A bundle: its folder, its zip, or a shipped name.")] = "hole-fast",
-    seed: Annotated[int, typer.Option(min=0, help="Seed of everything that is drawn.")] = 7,
+    seed: Annotated[int, typer.Option(min=0, max=2**64 - 1, help="Seed of everything that is drawn.")] = 7,
     json: Annotated[bool, typer.Option("--json", help="Print a machine-readable result.")] = False,
 ) -> None:
     """Simulate a small lot, inspect it, compare it with its truth, measure a surface, and write one page."""

@@ -13,6 +13,9 @@ from waferlens.errors import UsageError
 
 app = typer.Typer(no_args_is_help=True)
 
+MOST_SEED = 2**64 - 1
+"""The random streams take 64 bits."""
+
 
 @app.callback()
 def simulate() -> None:
@@ -28,11 +31,16 @@ def hole(
     ] = "sim",
     structures: Annotated[int | None, typer.Option(min=1, help="Structures; each gives 4 cases of 2 images.")] = None,
     sites: Annotated[int | None, typer.Option(min=1, help="Sites of a real domain.")] = None,
-    holes_per_site: Annotated[int, typer.Option(min=1, help="Images of each site.")] = 30,
-    seed: Annotated[int, typer.Option(min=0, help="Seed; of a real domain it is the evaluation seed.")] = 1,
+    holes_per_site: Annotated[int | None, typer.Option(min=1, help="Images of each site; 30 if not set.")] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(min=0, max=MOST_SEED, help="Seed; of a real domain it is the evaluation seed. 1 if not set."),
+    ] = None,
     nuisance: Annotated[
         float | None,
-        typer.Option(min=0.0, max=1.0, help="Share of the material and instrument ranges; 0.2 if not set."),
+        typer.Option(
+            min=0.0, max=1.0, help="Share of the material and instrument ranges; the domain's own if not set."
+        ),
     ] = None,
     preset: Annotated[str | None, typer.Option(help="A frozen evaluation set: eval-v1 or continuous-v1.")] = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes; the bytes do not depend on it.")] = 1,
@@ -47,20 +55,26 @@ def hole(
     if preset is not None:
         if domain != "sim" or nuisance is not None or sites is not None:
             raise UsageError("--preset fixes domain, seed and nuisance; leave --domain, --nuisance and --sites out")
+        if seed is not None:
+            say(f"--preset {preset} has a seed of its own; --seed {seed} is left out")
         full = PRESETS[preset].structures if preset in PRESETS else 0
         with progress((structures or full) * 4 * ITERATIONS, "images", quiet=json) as advance:
             written = write_preset(out, preset, workers, advance, structures)
     else:
         world = hole_world(domain, nuisance)
+        seed = 1 if seed is None else seed
         if world.kind == "sites":
             if structures is not None:
                 raise UsageError(f"--domain {domain} has sites: use --sites and --holes-per-site, not --structures")
             sites = 40 if sites is None else sites
+            holes_per_site = 30 if holes_per_site is None else holes_per_site
             with progress(sites * holes_per_site, "images", quiet=json) as advance:
                 written = write_sites(out, world, sites, holes_per_site, seed, workers, advance)
         else:
-            if sites is not None:
-                raise UsageError(f"--domain {domain} has structures: use --structures, not --sites")
+            if sites is not None or holes_per_site is not None:
+                raise UsageError(
+                    f"--domain {domain} has structures: use --structures, not --sites and --holes-per-site"
+                )
             structures = 64 if structures is None else structures
             total = structures * len(world.plateaus) * ITERATIONS
             with progress(total, "images", quiet=json) as advance:
@@ -77,7 +91,7 @@ def hole(
 def audit(
     domain: Annotated[str, typer.Option(help="Domain of the hole station.")] = "sim",
     structures: Annotated[int, typer.Option(min=8, help="Structures (or sites) to draw.")] = 200,
-    seed: Annotated[int, typer.Option(min=0, help="Seed.")] = 1,
+    seed: Annotated[int, typer.Option(min=0, max=MOST_SEED, help="Seed.")] = 1,
     physics: Annotated[bool, typer.Option(help="Also run the validation tests of the physics.")] = True,
     json: Annotated[bool, typer.Option("--json", help="Print a machine-readable result.")] = False,
 ) -> None:
@@ -91,9 +105,8 @@ def audit(
         emit_json({"checks": checks, "failed": len(failed)})
     else:
         for check in checks:
-            print(
-                f"{'ok    ' if check.passed else 'FAILED'}  {check.name}: {check.got} (expected {check.expected}, {check.tolerance})"
-            )
+            verdict = "ok    " if check.passed else "FAILED"
+            print(f"{verdict}  {check.name}: {check.got} (expected {check.expected}, {check.tolerance})")
         say(f"{len(checks)} checks, {len(failed)} failed")
     if failed:
         raise typer.Exit(1)

@@ -28,8 +28,6 @@ from waferlens.errors import FormatError
 IMAGE_HEIGHT_PX = 72
 IMAGE_WIDTH_PX = 48
 CASES = (1, 2, 3, 4)
-PLATEAU_OF_CASE = {1: 140, 2: 150, 3: 160, 4: 170}
-"""Grey value of the plateau in the depth maps of a case [grey]"""
 FOLDERS = (80, 81, 82, 83, 84)
 BUCKETS = (110, 120, 130, 140)
 """Nominal depths the real sites are sorted by [nm]"""

@@ -14,11 +14,10 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import AfterValidator, Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
-
-class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+from waferlens.recipe.faults import disagreement
+from waferlens.recipe.sections import Section
 
 
 def _ascending(pair: tuple[float, float]) -> tuple[float, float]:
@@ -184,8 +183,8 @@ class HoleWorld(Section):
     """Columns of an image [px]"""
     pixel_nm: PositiveFloat = 1.0
     """Pixel size [nm]"""
-    plateaus: tuple[float, ...] = (140.0, 150.0, 160.0, 170.0)
-    """Height of the plateau in each of the cases [nm]"""
+    plateaus: Annotated[tuple[float, ...], Field(min_length=1, max_length=4)] = (140.0, 150.0, 160.0, 170.0)
+    """Height of the plateau in each of the cases, at most the four of the layout [nm]"""
     plateau_range: Range | None = None
     """If set, the plateau is drawn uniformly from this range instead of the cases [nm]"""
     nuisance: float = Field(default=0.2, ge=0, le=1)
@@ -198,3 +197,9 @@ class HoleWorld(Section):
     """What the electrons meet."""
     instrument: HoleInstrument
     """The microscope."""
+
+    @model_validator(mode="after")
+    def _sites_have_a_process(self) -> HoleWorld:
+        if self.kind == "sites" and self.process is None:
+            raise disagreement([("process", "is missing; a world of kind 'sites' says there how deep its holes are")])
+        return self

@@ -1,4 +1,4 @@
-"""Writes a data set of simulated holes in the challenge's layout: same bytes for a seed, whatever the number of workers.
+"""Writes a data set of simulated holes in the challenge's layout: same bytes for a seed, however many the workers.
 
 `paired` worlds are written with their truth. `sites` worlds write images and the mean depth of each site, nothing
 else: the truth comes back only from the evaluation seed, see `draw_site`.
@@ -7,6 +7,7 @@ else: the truth comes back only from the evaluation seed, see `draw_site`.
 from __future__ import annotations
 
 import csv
+import difflib
 import hashlib
 import io
 import json
@@ -25,6 +26,7 @@ from waferlens.errors import InputError, UsageError
 from waferlens.formats import challenge
 from waferlens.recipe import read_model
 from waferlens.recipe.hole_world import HoleWorld
+from waferlens.recipe.reading import shipped_names
 from waferlens.simulate.hole.streams import Stream, stream
 from waferlens.simulate.hole.world import ITERATIONS, Site, draw_pairs, draw_site
 
@@ -63,11 +65,18 @@ def hole_world(domain: str, nuisance: float | None = None) -> HoleWorld:
         nuisance: Share of the material and instrument ranges; the world's own if None.
 
     Raises:
-        RecipeError: there is no such world, or it has faults.
+        UsageError: there is no such domain.
+        RecipeError: its file has faults.
     """
     overrides = [] if nuisance is None else [f"nuisance={nuisance!r}"]
-    name = domain if domain.endswith((".yaml", ".yml")) else f"hole-{domain}"
-    return read_model(HoleWorld, name, folder_package="worlds", overrides=overrides)
+    if domain.endswith((".yaml", ".yml")):
+        return read_model(HoleWorld, domain, folder_package="worlds", overrides=overrides)
+    known = [name.removeprefix("hole-") for name in shipped_names("worlds") if name.startswith("hole-")]
+    if domain not in known:
+        near = difflib.get_close_matches(domain, known, n=1, cutoff=0.5)
+        hint = f"did you mean '{near[0]}'?" if near else f"one of {', '.join(known)}, or a YAML file"
+        raise UsageError(f"domain '{domain}' is unknown; {hint}")
+    return read_model(HoleWorld, f"hole-{domain}", folder_package="worlds", overrides=overrides)
 
 
 def seed_fingerprint(seed: int) -> str:

@@ -11,9 +11,7 @@ from waferlens.errors import InputError, UsageError
 from waferlens.simulate.hole.dataset import Preset, Written, hole_world, write_pairs
 
 PRESETS = {
-    "eval-v1": Preset(
-        "sim", 2000, 20_260_101, 0.2, "2d46158c6d9164ffc0369873f56c4c235c9d3768fd70edb50d05f687678d118a"
-    ),
+    "eval-v1": Preset("sim", 2000, 20_260_101, 0.2, "2d46158c6d9164ffc0369873f56c4c235c9d3768fd70edb50d05f687678d118a"),
     "continuous-v1": Preset(
         "continuous", 2000, 20_260_102, 0.2, "089e555eb2c3f0493582a7cbaee686b76afef2075ae454c06db7ab76d1b195dd"
     ),
