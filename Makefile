@@ -12,7 +12,7 @@ help:
 	@echo "make demo    simulate, inspect and report a small lot -> runs/demo/report.html"
 	@echo "make test    run the tests"
 	@echo "make lint    style, types and the import contracts"
-	@echo "make bench   measure speed beside the named peers -> benchmarks/results"
+	@echo "make bench   measure speed beside the named peers"
 	@echo "make clean   remove the environment, caches and runs"
 
 demo: $(VENV)/installed-base
@@ -29,7 +29,10 @@ lint: $(VENV)/installed-test
 	$(BIN)/lint-imports
 
 bench: $(VENV)/installed-test
-	$(BIN)/python -m waferlens bench
+	$(BIN)/python benchmarks/hole_networks.py
+	$(BIN)/python benchmarks/simulate_hole.py
+	$(BIN)/python benchmarks/inspect_lot.py runs/bench --images 10000
+	$(BIN)/python benchmarks/level_range_rms.py
 
 # The stamps lie inside the environment, so that whoever removes it removes them too.
 $(VENV)/installed-base: $(NEEDS) | $(BIN)/python

@@ -242,7 +242,7 @@ def test_results_in_another_database_are_read_with_its_url(bundle, tmp_path):
 
 def evaluation(folder: Path) -> Path:
     folder.mkdir()
-    bins = [{"from": 110.0 + 5 * i, "to": 115.0 + 5 * i, "bias": 0.1, "coverage": 0.88 + 0.01 * i} for i in range(5)]
+    bins = [{"depth": 110.0 + 10 * i, "images": 25, "bias": 0.1, "coverage": 0.88 + 0.01 * i} for i in range(5)]
     depth = {"unit": "nm", "measured": 128, "bias_nm": -0.25, "rmse_nm": 2.5, "slope": 0.979, "coverage_90": 0.898,
              "interval_score": 12.3, "interval_score_constant_width": 11.6, "repeatability_3s_nm": 2.4,
              "by_depth_bin": bins}  # fmt: skip

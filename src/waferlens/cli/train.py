@@ -22,6 +22,9 @@ def train(
     ] = None,
     data: Annotated[Path, typer.Option(help="Folder in the challenge's layout, with depth maps.")] = ...,  # type: ignore[assignment]
     out: Annotated[Path, typer.Option(help="Folder of the run; an interrupted run in it goes on.")] = ...,  # type: ignore[assignment]
+    start: Annotated[
+        Path | None, typer.Option("--from", help="A finished run of the same network to begin with.")
+    ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print a machine-readable result.")] = False,
 ) -> None:
@@ -32,7 +35,7 @@ def train(
     require("train", "lightning")
     from waferlens.train import train as run
 
-    result = run(resolved, data, out, threads=threads, quiet=json or not sys.stderr.isatty())  # type: ignore[arg-type]
+    result = run(resolved, data, out, start=start, threads=threads, quiet=json or not sys.stderr.isatty())  # type: ignore[arg-type]
     if json:
         emit_json(result)
     else:

@@ -28,7 +28,13 @@ from waferlens.ops.hole import UNITS, measure_holes
 from waferlens.prepare.geometry import batch_input
 
 BATCH = 256
-DEPTH_BINS = 5
+DEPTH_BIN = 10.0
+"""Width of a bin of nominal depth: the challenge sorts its sites into buckets of 10 nm [grey]"""
+NOMINAL_FLOOR = 30.0
+"""The floor's nominal level in the challenge; nominal depth is plateau minus this. Bins go by it and not by the very
+depth: the deepest holes of a bucket are those whose pits no picture shows, and would look biased by choice [grey]"""
+SMALLEST_BIN = 0.01
+"""Share of the images a bin needs to be told."""
 JUDGED = ("depth", "cd50_area", "cd50_x", "cd50_y", "wall_angle_deg", "ellipticity", "opening_area", "volume")
 EXAMPLES = 6
 """Worst images kept for the pictures."""
@@ -79,9 +85,10 @@ def evaluate_pairs(
     """
     levels = calibration.levels() or [0.9]
     truth_depth = _measured(data.depth)
-    edges = np.quantile(truth_depth["depth"], np.linspace(0, 1, DEPTH_BINS + 1)[1:-1])
-    bins = np.searchsorted(edges, np.nan_to_num(truth_depth["depth"]))
-    pixels = _Pixels(np.zeros((len(levels), DEPTH_BINS)), np.zeros(DEPTH_BINS))
+    plateau = data.depth.reshape(len(data.depth), -1).max(axis=1)
+    bins = np.rint((plateau - NOMINAL_FLOOR) / DEPTH_BIN).astype(int).clip(0, None)
+    count = int(bins.max()) + 1
+    pixels = _Pixels(np.zeros((len(levels), count)), np.zeros(count))
     columns: dict[str, list[np.ndarray]] = {}
     worst: list[tuple[float, dict[str, Any]]] = []
     for start in range(0, len(data.sem), BATCH):
@@ -161,11 +168,11 @@ def _count_pixels(
     if sigma is None or calibration.pixel is None:
         return
     error = np.abs(depth - truth)
-    pixels.count += np.bincount(bins, minlength=DEPTH_BINS) * error[0].size
+    pixels.count += np.bincount(bins, minlength=len(pixels.count)) * error[0].size
     for index, level in enumerate(levels):
         half = pixel_half_width(calibration, sigma, level)
         inside = (error <= half).sum(axis=(1, 2))
-        pixels.inside[index] += np.bincount(bins, weights=inside, minlength=DEPTH_BINS)
+        pixels.inside[index] += np.bincount(bins, weights=inside, minlength=len(pixels.count))
         if index == 0:
             outside = np.maximum(error - half, 0.0)
             pixels.score += float((2 * half + 2 / (1 - level) * outside).sum(dtype=np.float64))
@@ -177,10 +184,12 @@ def _pixel_figures(pixels: _Pixels, levels: list[float], calibration: Calibratio
         return {"coverage_90": None}
     shares = pixels.inside.sum(axis=1) / pixels.count.sum()
     told = {f"coverage_{round(100 * level)}": float(share) for level, share in zip(levels, shares, strict=True)}
-    by_bin = pixels.inside[0] / np.maximum(pixels.count, 1)
+    told_bins = np.flatnonzero(pixels.count >= SMALLEST_BIN * pixels.count.sum())
     return told | {
         "pixels": {
-            "coverage_by_depth_bin": by_bin.tolist(),
+            "coverage_by_depth_bin": {
+                f"{index * DEPTH_BIN:g}": float(pixels.inside[0][index] / pixels.count[index]) for index in told_bins
+            },
             "interval_score": pixels.score / float(pixels.count.sum()),
             "interval_score_constant_width": constant_width_score(np.concatenate(pixels.constant), levels[0]),
         }
@@ -231,16 +240,17 @@ def _measurand_figures(
             continue
         error = error_of(name, value[known], truth[known])
         slope = float(np.polyfit(truth[known], value[known], 1)[0]) if truth[known].std() > 0 else None
-        per_bin = [
-            {
-                "from": float(truth[known & (bins == index)].min()) * scale,
-                "to": float(truth[known & (bins == index)].max()) * scale,
-                "bias": float(error_of(name, value, truth)[known & (bins == index)].mean()) * scale,
-                "coverage": coverage(low[bins == index], high[bins == index], truth[bins == index]),
-            }
-            for index in range(DEPTH_BINS)
-            if (known & (bins == index)).any()
-        ]
+        per_bin = []
+        for index in np.unique(bins[known]):
+            rows = known & (bins == index)
+            if rows.sum() >= SMALLEST_BIN * known.sum():
+                told_bin = {
+                    "depth": float(index) * DEPTH_BIN * (nm_per_grey or 1.0),
+                    "images": int(rows.sum()),
+                    "bias": float(error_of(name, value[rows], truth[rows]).mean()) * scale,
+                    "coverage": coverage(low[rows], high[rows], truth[rows]),
+                }
+                per_bin.append(told_bin)
         (repeat,) = repeatability({name: value[known]}, group[known], tolerances)
         told[name] = {
             "unit": unit,

@@ -29,7 +29,7 @@ def conformal_quantile(scores: Float[np.ndarray, " n"], level: float) -> float:
     if rank > len(scores):
         needed = math.ceil(level / (1 - level) - 1e-9)
         raise UsageError(
-            f"{len(scores)} calibration cases cannot support intervals of level {level:g}, at least {needed} are needed; "
+            f"{len(scores)} calibration cases cannot support intervals of level {level:g}, it takes {needed}; "
             "calibrate on more structures, or take the level out of calibration.levels"
         )
     return float(np.partition(scores, rank - 1)[rank - 1])

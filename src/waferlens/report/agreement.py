@@ -151,7 +151,7 @@ def _measurand(name: str, part: dict[str, Any], level: float) -> MeasurandFigure
 def _coverage(figures: dict[str, Any], level: float) -> tuple[Markup | None, list[str]]:
     """Coverage by depth of depth and CD; the bins are those of depth, so only depth's own ends place them."""
     depth = figures.get("depth", {}).get("by_depth_bin") or []
-    centres = [(part["from"] + part["to"]) / 2 for part in depth]
+    centres = [part["depth"] for part in depth]
     series = []
     for name in ("depth", "cd50_area"):
         shares = [part["coverage"] for part in figures.get(name, {}).get("by_depth_bin") or []]

@@ -18,7 +18,7 @@ import lightning
 import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from waferlens import __version__
 from waferlens.errors import InputError, UsageError
@@ -53,13 +53,23 @@ class Trained:
     """Why it ended: `epochs`, `budget` or `patience`."""
 
 
-def train(recipe: HoleRecipe, data: Path, out: Path, *, threads: int | None = None, quiet: bool = True) -> Trained:
+def train(
+    recipe: HoleRecipe,
+    data: Path,
+    out: Path,
+    *,
+    start: Path | None = None,
+    threads: int | None = None,
+    quiet: bool = True,
+) -> Trained:
     """Trains the network of a recipe, or goes on where a run was interrupted.
 
     Args:
         recipe: The recipe.
         data: Folder in the challenge's layout with depth maps; split by structure.
         out: The run's folder. If it holds an interrupted run of the same recipe, that run goes on from its last epoch.
+        start: A finished run whose weights it begins with, such as one on simulated data before the user's own; its
+            network must be the same. None begins with fresh weights.
         threads: CPU threads; the losses of a resumed run are the same only with the same number. None for torch's own.
         quiet: Draw no progress bar.
 
@@ -84,6 +94,7 @@ def train(recipe: HoleRecipe, data: Path, out: Path, *, threads: int | None = No
 
     lightning.seed_everything(recipe.train.seed, workers=False, verbose=False)
     task = _task(recipe, module)
+    before = None if start is None else _begin_with(task, recipe, start)
     best = ModelCheckpoint(out, filename="best", monitor="rmse_validation", enable_version_counter=False)
     last = ModelCheckpoint(out, filename="last", enable_version_counter=False)
     curves = Curves(out / CURVES)
@@ -109,6 +120,8 @@ def train(recipe: HoleRecipe, data: Path, out: Path, *, threads: int | None = No
     )
     result = Trained(str(out), trainer.current_epoch, float(best.best_model_score), round(task.cpu_seconds, 1), stopped)
     card = _card(recipe, data, arrays, result, started, time.perf_counter() - wall)
+    if before is not None:
+        card.results["started_from"] = before
     (out / "runcard.json").write_text(json.dumps(asdict(card), indent=2) + "\n")
     curves.draw(out / "curves.png")
     log.info("ended (%s) after %d epochs: rmse %.3f grey on validation", stopped, result.epochs, result.rmse_validation)
@@ -212,6 +225,20 @@ def _task(recipe: HoleRecipe, module: _Data) -> DepthTask:
     if isinstance(recipe.model, Pix2Pix):
         return Pix2PixTask(network, build_discriminator(recipe), recipe, steps)
     return DepthTask(network, recipe, steps)
+
+
+def _begin_with(task: DepthTask, recipe: HoleRecipe, start: Path) -> dict[str, Any]:
+    """Loads the weights of a finished run, and tells what that run was."""
+    if not (start / WEIGHTS).exists():
+        raise InputError(start, f"holds no finished training run (no {WEIGHTS})")
+    card = json.loads((start / "runcard.json").read_text())
+    ours, theirs = recipe.model.model_dump(mode="json"), card["recipe"]["model"]
+    if ours != theirs:
+        different = sorted(key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key))
+        raise UsageError(f"{start}: its network differs in {', '.join(f'model.{key}' for key in different)}")
+    task.network.load_state_dict(load_file(start / WEIGHTS))
+    told = {key: card["results"][key] for key in ("epochs", "rmse_validation", "cpu_seconds")}
+    return {"recipe": card["recipe"]["name"], "data": card["data"], **told}
 
 
 def _trainer(recipe: HoleRecipe, out: Path, callbacks: list[Callback], quiet: bool) -> lightning.Trainer:
