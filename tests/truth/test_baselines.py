@@ -64,11 +64,11 @@ def test_nearest_neighbour_knows_what_it_saw(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_the_names_are_those_of_the_report() -> None:
     assert list(baselines()) == [
-        "mean map",
-        "grey lookup",
-        "grey lookup, blurred 1.5 px",
-        "linear on 12 statistics",
-        "nearest neighbour",
+        "mean_map",
+        "grey_lookup",
+        "grey_lookup_blurred",
+        "linear_on_statistics",
+        "nearest_neighbour",
     ]
 
 

@@ -24,7 +24,7 @@ def test_conformal_quantile_is_an_order_statistic() -> None:
     scores = np.arange(1.0, 100.0)
     # ceil(100 * 0.9) = 90th smallest of 99
     assert conformal_quantile(scores, 0.9) == 90.0
-    with pytest.raises(UsageError, match="at least 99 are needed"):
+    with pytest.raises(UsageError, match=r"calibration cases .* 99"):
         conformal_quantile(np.ones(98), 0.99)
     assert conformal_quantile(np.ones(99), 0.99) == 1.0
 

@@ -38,11 +38,11 @@ class Baseline(Protocol):
 def baselines() -> dict[str, Baseline]:
     """Every baseline under the name it is reported by, not yet fitted."""
     return {
-        "mean map": MeanMap(),
-        "grey lookup": GreyLookup(),
-        f"grey lookup, blurred {BLUR_PX:g} px": GreyLookup(BLUR_PX),
-        "linear on 12 statistics": LinearOnStatistics(),
-        "nearest neighbour": NearestNeighbour(),
+        "mean_map": MeanMap(),
+        "grey_lookup": GreyLookup(),
+        "grey_lookup_blurred": GreyLookup(BLUR_PX),
+        "linear_on_statistics": LinearOnStatistics(),
+        "nearest_neighbour": NearestNeighbour(),
     }
 
 

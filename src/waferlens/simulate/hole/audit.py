@@ -212,10 +212,10 @@ def shortcuts(sample: Sample, lookups: tuple[float, float]) -> list[Check]:
         name: rmse(baseline.fit(sample.images[first], sample.depth[first]), sample.images[~first], sample.depth[~first])
         for name, baseline in baselines().items()
     }
-    reference = errors.pop("mean map")
+    reference = errors.pop("mean_map")
     rows = [reported("RMSE of the mean map [grey]", reference)]
     for (name, error), bound in zip(errors.items(), (*lookups, LEARNT_SHARE, LEARNT_SHARE), strict=True):
-        rows.append(at_least(f"RMSE of {name} / RMSE of the mean map", bound, error / reference))
+        rows.append(at_least(f"RMSE of {name.replace('_', ' ')} / RMSE of the mean map", bound, error / reference))
     pairs = sample.residual.reshape(len(sample.residual), 2, -1)
     pairs = pairs - pairs.mean(2, keepdims=True)
     shared = float((pairs[:, 0] * pairs[:, 1]).sum() / np.sqrt((pairs[:, 0] ** 2).sum() * (pairs[:, 1] ** 2).sum()))
