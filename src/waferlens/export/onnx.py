@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float32
 
 from waferlens.bundle.session import Session
+from waferlens.bundle.verdict import REVIEW, judge
 from waferlens.errors import ParityError
 from waferlens.models import DepthNet, fuse
 from waferlens.ops.hole import measure_holes
@@ -102,9 +103,9 @@ def compare(
         half = (half_widths or {}).get(name, 0.0)
         for percentile in LIMIT_PERCENTILES:
             limit = float(np.nanpercentile(a[name], percentile))
-            first, second = (_verdicts(values[name], half, limit) for values in (a, b))
-            flips += int(np.sum(first * second < 0))
-            changes += int(np.sum((first == 0) != (second == 0)))
+            first, second = (judge(values[name] - half, values[name] + half, limit, None) for values in (a, b))
+            flips += int(np.sum((first != second) & (first != REVIEW) & (second != REVIEW)))
+            changes += int(np.sum((first == REVIEW) != (second == REVIEW)))
     return Parity(len(grey), float(np.abs(ours - theirs).max()), max_sigma, tolerance, flips, changes)
 
 
@@ -112,23 +113,22 @@ def require_parity(parity: Parity) -> None:
     """Refuses an export that would not measure what was trained.
 
     Raises:
-        ParityError: a pixel differs by more than the tolerance, or a verdict turned from OK to NG or back.
+        ParityError: depth or sigma of a pixel differs by more than the tolerance, or a verdict turned from OK to NG or
+            back.
     """
-    if not parity.max_abs <= parity.tolerance:
-        raise ParityError(
-            f"ONNX Runtime and torch differ by up to {parity.max_abs:.4g} grey, {parity.tolerance:g} is let through; "
-            "not exported. A network trained with --train.precision=f32, or a wider --tolerance, may help"
-        )
+    for what, difference in (("depth", parity.max_abs), ("sigma", parity.max_abs_sigma)):
+        if not difference <= parity.tolerance:
+            raise ParityError(
+                f"the {what}s of ONNX Runtime and torch differ by up to {difference:.4g} grey, {parity.tolerance:g} is "
+                "let through; not exported. Training with train.precision=f32, or a wider --tolerance, may help"
+            )
     if parity.ok_ng_flips:
-        raise ParityError(f"{parity.ok_ng_flips} verdicts turn between OK and NG after export; not exported")
+        raise ParityError(
+            f"{parity.ok_ng_flips} verdicts turn between OK and NG after export; not exported. "
+            "Training with train.precision=f32 may help"
+        )
 
 
 def as_json(parity: Parity) -> dict[str, Any]:
     """The report that is stored in the bundle."""
     return {**asdict(parity), "limits_at_percentiles": list(LIMIT_PERCENTILES), "opset": OPSET}
-
-
-def _verdicts(value: np.ndarray, half: float, limit: float) -> np.ndarray:
-    """+1 where the whole interval lies above a lower limit, -1 where below, 0 for review (ISO 14253-1)."""
-    sure = np.where(value - half >= limit, 1, 0) - np.where(value + half < limit, 1, 0)
-    return np.where(np.isfinite(value), sure, 0)
