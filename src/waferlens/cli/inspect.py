@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from waferlens.cli.output import emit_json, progress, say
+
+if TYPE_CHECKING:
+    from waferlens.inspect import InspectResult
 
 app = typer.Typer()
 
@@ -75,7 +78,7 @@ def inspect(
         raise typer.Exit(1)
 
 
-def _summary(result: object) -> str:
+def _summary(result: InspectResult) -> str:
     told = ", ".join(f"{count} {verdict}" for verdict, count in result.verdicts.items() if count)
     lines = [
         f"{result.out}: {result.images} images in {result.seconds:.1f} s ({result.images_per_second:,.0f}/s)"

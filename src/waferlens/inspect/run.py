@@ -108,8 +108,9 @@ def inspect_paths(
     if workers < 1 or chunk < 1:
         raise UsageError(f"workers and chunk must be at least 1, got {workers} and {chunk}")
     out = Path(out)
-    make_folder(out, fresh, store)
+    # before the folder: an option that is wrong removes no former run
     work = _work(opened, out, limits, pixel_nm, depth_nm_per_grey, level, maps)
+    make_folder(out, fresh, store)
     options = _options(work, chunk)
     plan = make_plan(paths, out, chunk)
     _require_scales(work, plan)  # before the card: an option that is refused leaves no run behind
