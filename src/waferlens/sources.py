@@ -135,12 +135,6 @@ SOURCES: dict[str, Source] = {
         2019,
         "the `onecycle` schedule",
     ),
-    "polyak-1992": Source(
-        "Acceleration of Stochastic Approximation by Averaging",
-        "B. T. Polyak, A. B. Juditsky",
-        1992,
-        "averaged weights (`ema_decay`)",
-    ),
     "batson-2019": Source(
         "Noise2Self: Blind Denoising by Self-Supervision",
         "J. Batson, L. Royer",

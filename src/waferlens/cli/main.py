@@ -147,7 +147,7 @@ def _command(app: typer.Typer) -> Any:
 def _usage(error: Any, verb: str) -> int:
     context = getattr(error, "ctx", None)
     path = context.command_path if context is not None else f"waferlens {verb}"
-    message = error.format_message()
+    message = error.format_message().replace("Value error, ", "")  # pydantic's word, which typer passes on
     if not message:  # a group without its subcommand: the help is the message
         say(context.get_help() if context is not None else help_text())
     elif message.startswith("Usage:"):

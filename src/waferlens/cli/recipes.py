@@ -81,7 +81,7 @@ def check(
     if json:
         emit_json(results)
     elif wrong:
-        say(f"{faults_found} faults in {wrong} of {len(results)} recipes")
+        say(f"{faults_found} fault{'' if faults_found == 1 else 's'} in {wrong} of {len(results)} recipes")
     else:
         print(f"{len(results)} recipes without fault")
     if wrong:

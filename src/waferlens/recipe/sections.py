@@ -98,8 +98,8 @@ class Train(Section):
     warmup_fraction: Fraction = 0.1
     """Share of the steps in which the rate rises."""
     freeze_norm_fraction: Fraction = 1.0
-    """Share of the epochs after which batch norms keep their statistics. A batch's own mean blurs what every pixel of an
-    image shares, such as its level; the last epochs then learn it exactly."""
+    """Share of the epochs after which batch norms keep their statistics. A batch's own mean blurs what every pixel of
+    an image shares, such as its level; the last epochs then learn it exactly."""
     gradient_clip: Annotated[float, Field(gt=0.0)] | None = None
     """Greatest norm of the gradient; null leaves it as it is."""
     precision: Literal["f32", "bf16"] = "f32"

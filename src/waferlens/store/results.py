@@ -43,7 +43,10 @@ class Store:
         except (SQLAlchemyError, ImportError) as wrong:
             if isinstance(wrong, ImportError):
                 raise UsageError(f"{_without_password(self._place)}: its driver is not installed: {wrong}") from wrong
-            raise UsageError(f"{_without_password(self._place)}: not the URL of a database: {wrong}") from wrong
+            raise UsageError(
+                f"{_without_password(self._place)}: not the URL of a database ({wrong}); "
+                "write it as postgresql+psycopg://USER@HOST/NAME"
+            ) from wrong
 
     def __enter__(self) -> Store:
         return self
