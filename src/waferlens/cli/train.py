@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from waferlens.cli.output import emit_json, say
+from waferlens.cli.output import emit_json, make_folder, say
 from waferlens.extras import require
 
 app = typer.Typer()
@@ -33,6 +33,7 @@ def train(
 
     resolved = load_recipe(recipe, overrides or [])
     require("train", "lightning")
+    make_folder(out)
     from waferlens.train import train as run
 
     result = run(resolved, data, out, start=start, threads=threads, quiet=json or not sys.stderr.isatty())  # type: ignore[arg-type]

@@ -116,6 +116,12 @@ def bundle_card(recipe: HoleRecipe, card: dict[str, Any], parity: dict[str, Any]
     """What the bundle is, for people."""
     network, results, grounds, told = describe(recipe), card["results"], calibration.data, card["data"]
     level = level_key(min(recipe.calibration.levels))
+    before = results.get("started_from")
+    begun = (
+        [f"- begun with: {before['recipe']}, {before['epochs']} epochs in {before['cpu_seconds'] / 60:.1f} CPU-minutes"]
+        if before
+        else []
+    )
     lines = [
         f"# {recipe.name}",
         "",
@@ -125,6 +131,7 @@ def bundle_card(recipe: HoleRecipe, card: dict[str, Any], parity: dict[str, Any]
         f"- network: {network['parameters_fused']:,} parameters as exported, {network['gflops']:.4f} GFLOPs an image",
         f"- trained on: {told.get('images', '?')} images of `{told.get('world', told['folder'])}`"
         f" in {results['cpu_seconds'] / 60:.1f} CPU-minutes, {results['epochs']} epochs",
+        *begun,
         f"- RMSE on its validation structures: {results['rmse_validation']:.3f} grey",
         f"- calibrated on: {grounds['images']} images of {grounds['structures']} structures of "
         f"`{grounds['world'] or grounds['folder']}`, which trained nothing",

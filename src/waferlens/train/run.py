@@ -74,8 +74,9 @@ def train(
         quiet: Draw no progress bar.
 
     Raises:
-        InputError: the data cannot be used.
-        UsageError: the folder holds a run of another recipe, or a finished one.
+        InputError: the data cannot be used, or `start` holds no finished run.
+        UsageError: the folder holds a run of another recipe, or a finished one; the data or `start` are of another
+            size or network than the recipe's.
     """
     started, wall = time.strftime("%Y-%m-%dT%H:%M:%S%z"), time.perf_counter()
     out.mkdir(parents=True, exist_ok=True)
@@ -83,10 +84,13 @@ def train(
     _same_run(out, resolved)
     if threads is not None:
         torch.set_num_threads(threads)
-    (out / DATA).write_text(json.dumps({"folder": str(data.resolve())}) + "\n")
     log = _log(out)
     arrays = load_sim(scan(data), keep=lambda hole: split_of(hole.structure) in {"train", "validation"})
+    _require_size(recipe, arrays, data)
     sides = split_all(arrays.structure)
+    for side in ("train", "validation"):
+        if not (sides == side).any():
+            raise InputError(data, f"no structure falls into the {side} split; simulate more structures")
     module = _Data(recipe, arrays, sides)
     log.info("%d images to train on, %d to validate, from %s", *module.counts(), data)
     for problem in arrays.problems:
@@ -94,7 +98,12 @@ def train(
 
     lightning.seed_everything(recipe.train.seed, workers=False, verbose=False)
     task = _task(recipe, module)
-    before = None if start is None else _begin_with(task, recipe, start)
+    resume = out / LAST
+    if resume.exists():  # its weights come from the checkpoint, whatever `start` says now
+        before = json.loads((out / DATA).read_text()).get("started_from")
+    else:
+        before = None if start is None else _begin_with(task, recipe, start)
+    (out / DATA).write_text(json.dumps({"folder": str(data.resolve()), "started_from": before}) + "\n")
     best = ModelCheckpoint(out, filename="best", monitor="rmse_validation", enable_version_counter=False)
     last = ModelCheckpoint(out, filename="last", enable_version_counter=False)
     curves = Curves(out / CURVES)
@@ -106,7 +115,6 @@ def train(
         # Lightning advises worker processes and log intervals; the data is in memory and the log is our own.
         warnings.filterwarnings("ignore", module="lightning")
         trainer = _trainer(recipe, out, callbacks, quiet)
-        resume = out / LAST
         # weights_only: a checkpoint of a run folder may come from anywhere
         trainer.fit(task, module, ckpt_path=resume if resume.exists() else None, weights_only=True)
     if trainer.interrupted:
@@ -136,11 +144,6 @@ class _Data(lightning.LightningDataModule):
         self.recipe, self.arrays = recipe, arrays
         self.train_rows = np.flatnonzero(sides == "train")
         self.validation_rows = np.flatnonzero(sides == "validation")
-        for name, rows in (("train", self.train_rows), ("validation", self.validation_rows)):
-            if not len(rows):
-                raise InputError(
-                    challenge.SAMPLES_FILE, f"no structure falls into the {name} split; simulate more structures"
-                )
         self._train = (arrays.sem[self.train_rows], arrays.depth[self.train_rows])
         self._validation = (arrays.sem[self.validation_rows], arrays.depth[self.validation_rows])
 
@@ -263,11 +266,21 @@ def _same_run(out: Path, resolved: str) -> None:
     path = out / "recipe.yaml"
     if (out / WEIGHTS).exists():
         raise UsageError(f"{out}: holds a finished run; name another --out, or remove this one first")
-    if path.exists() and path.read_text() != resolved:
+    if (out / LAST).exists() and path.exists() and path.read_text() != resolved:
         raise UsageError(
             f"{out}: holds an interrupted run of another recipe ({path}); name another --out, or give the same recipe"
         )
     path.write_text(resolved)
+
+
+def _require_size(recipe: HoleRecipe, arrays: SimArrays, data: Path) -> None:
+    """Refuses images that the exported network would not take."""
+    h, w = arrays.sem.shape[1:]
+    if (h, w) != (recipe.input.height_px, recipe.input.width_px):
+        raise UsageError(
+            f"{data}: holds images of {w}x{h} px (width x height), recipe {recipe.name} is for "
+            f"{recipe.input.width_px}x{recipe.input.height_px} px; set input.width_px={w} input.height_px={h}"
+        )
 
 
 def _why(trainer: lightning.Trainer, budget: CpuBudget) -> str:
