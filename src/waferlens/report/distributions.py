@@ -69,10 +69,7 @@ def read_distributions(results: Results, limits: list[Limit]) -> list[Distributi
     bounds = [_limit_of(limits, spread) for spread in spreads]
     ends = [_ends(spread, *bound) for spread, bound in zip(spreads, bounds, strict=True)]
     # a direction comes back after half a turn, which a comparison of numbers does not know: its bars have no verdict
-    judged = [
-        (None, None) if spread.name in PERIODS else bound
-        for spread, bound in zip(spreads, bounds, strict=True)
-    ]
+    judged = [(None, None) if spread.name in PERIODS else bound for spread, bound in zip(spreads, bounds, strict=True)]
     counted = results.distributions(spreads, judged, ends)
     # a few wild values would leave all others in one bar: those are counted again, closer
     again = [
