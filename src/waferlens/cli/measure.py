@@ -142,6 +142,7 @@ def _free_name(folder: Path, file: Path, taken: set[str]) -> Path:
 
 def _table(file: Path, height_map: HeightMap, rows: list[Measurement], picture: Path | None) -> str:
     from waferlens.measure.figures import pretty
+    from waferlens.measure.surface import outlier_note
     from waferlens.units import convert
 
     origin = height_map.origin
@@ -159,21 +160,8 @@ def _table(file: Path, height_map: HeightMap, rows: list[Measurement], picture: 
         lines.append(f"  {row.name:<17}{value:>12} {'' if row.unit == '1' else pretty(row.unit)}{why}".rstrip())
     lines.append(f"  Sa to Sku: {rows[-1].method if rows[-1].value is not None else 'see the reasons above'}")
     lines += [f"  note: {remark}" for remark in origin["remarks"]]
-    lines += _hints(rows)
+    note = outlier_note(rows)
+    lines += [f"  note: {note}"] if note else []
     if picture is not None:
         lines.append(f"  figure: {picture}")
     return "\n".join(lines) + "\n"
-
-
-def _hints(rows: list[Measurement]) -> list[str]:
-    """What a metrologist would ask next: do a few points make the numbers?"""
-    found = {row.name: row.value for row in rows}
-    share, rms, robust = found["outlier_fraction"], found["rms_levelled"], found["rms_robust"]
-    if share and rms and robust is not None and rms > 1.5 * robust:
-        return [
-            f"  note: {100 * share:.2g} % of the points make the rms {rms / robust:.3g} times that of the others"
-            if robust
-            else f"  note: {100 * share:.2g} % of the points lie off a plane that all others meet exactly",
-            "        (spikes, or features on a flat ground); --outliers leaves them out",
-        ]
-    return []

@@ -14,6 +14,7 @@ Sources: ISO 25178-2:2021; ISO 25178-3:2012 (default operators).
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
@@ -205,6 +206,23 @@ def measurements(height_map: HeightMap, done: Levelling) -> list[Measurement]:
     no_shape = "the surface is flat" if found.points else no_points
     table += [(name, getattr(found, name), "1", f"ISO 25178-2; {done.steps}", no_shape) for name in ("Ssk", "Sku")]
     return [_row(*row) for row in table]
+
+
+def outlier_note(rows: Sequence[Measurement]) -> str:
+    """What a metrologist would ask next: a sentence where a few points make the rms; empty where they do not."""
+    found = {row.name: row.value for row in rows}
+    share, rms, robust = (found.get(name) for name in ("outlier_fraction", "rms_levelled", "rms_robust"))
+    if not share or not rms or robust is None or rms <= 1.5 * robust:
+        return ""
+    what = (
+        f"make the rms {rms / robust:.3g} times that of the others"
+        if robust
+        else "lie off a plane that all others meet exactly"
+    )
+    return (
+        f"{100 * share:.2g} % of the points {what} (spikes, or features on a flat ground); "
+        "`waferlens measure --outliers` leaves them out"
+    )
 
 
 def _row(name: str, value: float, unit: str, method: str, why_not: str) -> Measurement:

@@ -16,9 +16,9 @@ from typing import Any
 
 from waferlens import __version__
 from waferlens.errors import InputError, UsageError
+from waferlens.measure.surface import outlier_note
 from waferlens.report import charts, pictures, words
 from waferlens.report.data import Contents, collect
-from waferlens.report.surface import outlier_note
 
 TEMPLATE = "report.html.j2"
 

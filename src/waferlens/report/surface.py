@@ -11,7 +11,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from markupsafe import Markup
@@ -141,18 +140,6 @@ def read_measurements(path: Path) -> list[Surface]:
     if not by_file:
         raise InputError(path, "holds no measurement")
     return [_with_drawing(Surface(file, rows, steps=_steps(rows)), path.parent) for file, rows in by_file.items()]
-
-
-def outlier_note(rows: Sequence[Measurement]) -> str:
-    """A sentence where few points make the roughness; empty where they do not."""
-    found: dict[str, Any] = {row.name: row.value for row in rows}
-    share, rms, robust = (found.get(name) for name in ("outlier_fraction", "rms_levelled", "rms_robust"))
-    if not (share and rms and robust) or rms <= 1.5 * robust:
-        return ""
-    return (
-        f"{100 * share:.2g} % of the points make the rms {rms / robust:.3g} times that of the others (spikes, or "
-        "features on a flat ground). `waferlens measure --outliers` leaves them out."
-    )
 
 
 def _unit_of_heights(rows: Sequence[Measurement]) -> tuple[str, int]:
