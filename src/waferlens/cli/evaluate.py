@@ -101,7 +101,7 @@ def _tolerances(recipe: dict[str, Any]) -> dict[str, float]:
     told = ((recipe.get("input") or {}).get("pixel_nm"), (recipe.get("depth") or {}).get("nm_per_grey"))
     scales = Scales(*(np.array([one], np.float64) for one in told))  # None becomes NaN
     one = Interval(*(np.ones(1) for _ in range(3)))
-    physical = to_physical({name: one for name in UNITS}, scales)
+    physical = to_physical(dict.fromkeys(UNITS, one), scales)
     tolerances = {}
     for name, limit in (recipe.get("limits") or {}).items():
         if name not in UNITS or limit.get("low") is None or limit.get("high") is None:
