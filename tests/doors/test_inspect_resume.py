@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from make_bundle import make_bundle, write_images
+from waferlens.errors import UsageError
 from waferlens.formats.map_stack import read_map_stack
 from waferlens.inspect import inspect_paths
 
@@ -136,3 +137,14 @@ def test_control_c_exits_with_its_own_status(tmp_path, lot, bundle):
     assert "resumes the run" in done.stderr
     result = inspect_paths([lot], bundle, out)
     assert result.images == IMAGES
+
+
+def test_a_wrong_option_removes_no_former_run(tmp_path, lot, bundle):
+    out = tmp_path / "out"
+    write_images(tmp_path / "few", 3)
+    inspect_paths([tmp_path / "few"], bundle, out)
+    before = (out / "results.csv").read_bytes()
+    for wrong in ({"limits": ["dep=1:2"]}, {"limits": ["depth=1:2"]}, {"level": 0.5}, {"pixel_nm": -1.0}):
+        with pytest.raises(UsageError):
+            inspect_paths([tmp_path / "few"], bundle, out, fresh=True, **wrong)
+    assert (out / "results.csv").read_bytes() == before

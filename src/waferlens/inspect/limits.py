@@ -66,7 +66,8 @@ def checked(limit: Limit) -> Limit:
     unit = units.canonical(limit.unit)
     possible = _units_of(limit.name)
     if units.dimension(unit) not in {units.dimension(known) for known in possible}:
-        raise UsageError(f"limit '{limit}': {limit.name} is told in {' or '.join(possible)}, not in {limit.unit}")
+        instead = "but no unit is given" if unit == "1" else f"not in {limit.unit}"
+        raise UsageError(f"limit '{limit}': {limit.name} is told in {' or '.join(possible)}, {instead}")
     if limit.low is None and limit.high is None:
         raise UsageError(f"limit '{limit}': both sides are open; give at least one")
     if limit.low is not None and limit.high is not None and limit.low > limit.high:
