@@ -1,2 +1,3 @@
 """Calibrated measurements from single images of semiconductor surfaces."""
+
 __version__ = "0.1.0"
