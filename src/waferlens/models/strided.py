@@ -16,7 +16,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-
 MOMENTUM = 0.02
 """Of the batch norms' statistics: slower than usual, for they are frozen before the end of training."""
 
