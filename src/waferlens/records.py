@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -41,6 +41,28 @@ class Measurement:
             if number is not None and not math.isfinite(number):
                 record[key] = None
         return record
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something found at a place of an image."""
+
+    kind: str
+    """Its class: `deviation` where nothing was learned that would tell classes apart."""
+    box: tuple[float, float, float, float]
+    """x0 y0 x1 y1, the outer edges of its pixels: a finding of the first pixel alone is -0.5 -0.5 0.5 0.5 [px]"""
+    score: float
+    """How sure or how strong: a share for networks; for comparisons with a good part, the greatest deviation in units
+    of what is tolerated there, so that above 1 is beyond it."""
+    area_px: float
+    """Pixels that deviate [px²]"""
+    contrast: float
+    """Mean difference from the reference over those pixels, positive where the image is brighter [grey]"""
+    light_or_dark: Literal["light", "dark"]
+    critical: bool
+    """Whether the rules call it critical; what is not is tolerable and only listed."""
+    rule: str = ""
+    """The rule that said so."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
