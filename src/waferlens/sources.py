@@ -154,6 +154,42 @@ SOURCES: dict[str, Source] = {
         2019,
         "intervals of varying width with stated coverage",
     ),
+    "shankar-2005": Source(
+        "Defect detection on semiconductor wafer surfaces",
+        "N. G. Shankar, Z. W. Zhong",
+        2005,
+        "golden template: edge mask, absolute difference, rules for tolerable and critical (R1, as told in S2)",
+    ),
+    "evangelidis-2008": Source(
+        "Parametric image alignment using enhanced correlation coefficient maximization",
+        "G. D. Evangelidis, E. Z. Psarakis",
+        2008,
+        "registration by the correlation coefficient, indifferent to gain and offset",
+    ),
+    "baker-2004": Source(
+        "Lucas-Kanade 20 years on: a unifying framework",
+        "S. Baker, I. Matthews",
+        2004,
+        "inverse compositional Gauss-Newton steps of registration",
+    ),
+    "yeh-2010": Source(
+        "A wavelet-based approach in detecting visual defects on semiconductor wafer dies",
+        "C.-H. Yeh, F.-C. Wu, W.-L. Ji, C.-Y. Huang",
+        2010,
+        "wavelet modulus, clustering energy and interscale ratio against a golden image (R2, as told in S2)",
+    ),
+    "vovk-2005": Source(
+        "Algorithmic learning in a random world",
+        "V. Vovk, A. Gammerman, G. Shafer",
+        2005,
+        "a threshold from good parts that keeps a stated rate of false alarms",
+    ),
+    "angelopoulos-2022": Source(
+        "Conformal risk control",
+        "A. N. Angelopoulos, S. Bates, A. Fisch, L. Lei, T. Schuster",
+        2022,
+        "a stated number of false findings a square millimetre",
+    ),
     "gneiting-2007": Source(
         "Strictly Proper Scoring Rules, Prediction, and Estimation",
         "T. Gneiting, A. E. Raftery",

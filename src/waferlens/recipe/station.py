@@ -5,11 +5,12 @@ from __future__ import annotations
 import difflib
 
 from waferlens.errors import Fault, RecipeError
+from waferlens.recipe.golden import GoldenRecipe
 from waferlens.recipe.hole import HoleRecipe
 from waferlens.recipe.sections import Recipe
 from waferlens.recipe.yamltree import Node
 
-STATIONS = ("hole",)
+STATIONS = ("hole", "golden")
 """The stations that have recipes."""
 
 
@@ -26,6 +27,8 @@ def station_model(tree: Node, faults: list[Fault]) -> type[Recipe]:
     match near:
         case ["hole"]:
             return HoleRecipe
+        case ["golden"]:
+            return GoldenRecipe
         case _:
             what = f"station = {said.plain()}: unknown station; one of {', '.join(STATIONS)}"
             raise RecipeError([*faults, Fault(said.where, what)])
