@@ -126,10 +126,10 @@ def test_control_c_exits_with_its_own_status(tmp_path, lot, bundle):
     out = tmp_path / "out"
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
     code = (
-        "import sys, os, signal, waferlens.inspect.run as run; from waferlens.cli.main import main\n"
-        "real = run.work_chunk\n"
+        "import sys, os, signal; from waferlens.inspect.hole import HoleWork; from waferlens.cli.main import main\n"
+        "real = HoleWork.results\n"
         "def work(*a):\n    os.kill(os.getpid(), signal.SIGINT); return real(*a)\n"
-        "run.work_chunk = work\n"
+        "HoleWork.results = work\n"
         f"sys.exit(main(['inspect', {str(lot)!r}, '--bundle', {str(bundle)!r}, '--out', {str(out)!r}]))"
     )
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)

@@ -28,8 +28,15 @@ def inspect(
     depth_nm_per_grey: Annotated[
         float | None, typer.Option(help="True depth of a grey value of the map [nm]; wins over the recipe.")
     ] = None,
-    level: Annotated[float, typer.Option(help="Coverage of the intervals.")] = 0.9,
-    maps: Annotated[bool, typer.Option(help="Write the height maps.")] = True,
+    level: Annotated[float | None, typer.Option(help="Coverage of the intervals; 0.9 if not given.")] = None,
+    reference: Annotated[
+        Path | None, typer.Option(metavar="IMAGE|DIR", help="Compare with this good part (golden recipes).")
+    ] = None,
+    pair_by: Annotated[
+        str | None,
+        typer.Option(metavar="A:B", help="Names of image and reference, as {}_test.jpg:{}_temp.jpg (golden recipes)."),
+    ] = None,
+    maps: Annotated[bool, typer.Option(help="Write the height maps, or overlays of findings.")] = True,
     workers: Annotated[int, typer.Option(min=1, help="Threads.")] = 2,
     fresh: Annotated[bool, typer.Option("--fresh", help="Remove what a former run left in OUT.")] = False,
     store: Annotated[
@@ -61,6 +68,8 @@ def inspect(
             pixel_nm=pixel_nm,
             depth_nm_per_grey=depth_nm_per_grey,
             level=level,
+            reference=reference,
+            pair_by=pair_by,
             maps=maps,
             workers=workers,
             fresh=fresh,

@@ -8,7 +8,7 @@ import os
 import platform
 import shutil
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,13 +17,14 @@ from typing import Any
 from waferlens import __version__
 from waferlens.bundle.files import Bundle
 from waferlens.errors import InputError, UsageError
-from waferlens.inspect.chunk import MAPS
 from waferlens.inspect.plan import Plan, write_plan
 from waferlens.records import RunCard
 
 DATABASE, RESULTS, QUARANTINE = "results.sqlite", "results.csv", "quarantine.csv"
 RUNCARD, LOG, PLAN = "runcard.json", "log.txt", "images.jsonl"
-_OURS = (DATABASE, f"{DATABASE}-journal", RESULTS, QUARANTINE, RUNCARD, LOG, PLAN, MAPS)
+FINDINGS, COCO = "findings.csv", "findings.json"
+MAPS, OVERLAYS = "maps", "overlays"
+_OURS = (DATABASE, f"{DATABASE}-journal", RESULTS, QUARANTINE, FINDINGS, COCO, RUNCARD, LOG, PLAN, MAPS, OVERLAYS)
 _PART = ".part"  # ends the names of files that are not whole yet
 
 
@@ -40,7 +41,7 @@ def make_folder(out: Path, fresh: bool, store: str | None) -> None:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as wrong:
         raise InputError(out, f"cannot be made: {wrong.strerror or wrong}") from wrong
-    for part in (*out.glob(f"*{_PART}"), *(out / MAPS).glob(f"*{_PART}")):
+    for part in (*out.glob(f"*{_PART}"), *(out / MAPS).glob(f"*{_PART}"), *(out / OVERLAYS).glob(f"*{_PART}")):
         part.unlink()  # of a run that was killed while it wrote
     strangers = sorted(entry.name for entry in out.iterdir() if entry.name not in _OURS)
     if strangers and not (out / RUNCARD).exists():
@@ -61,7 +62,7 @@ def make_folder(out: Path, fresh: bool, store: str | None) -> None:
             path.unlink(missing_ok=True)
 
 
-def make_plan(paths: Sequence[str | Path], out: Path, chunk: int) -> Plan:
+def make_plan(paths: Sequence[str | Path], out: Path, chunk: int, takes: Callable[[str], bool]) -> Plan:
     """The list of images; that of a former run is kept until it is known to be the same.
 
     Raises:
@@ -70,7 +71,7 @@ def make_plan(paths: Sequence[str | Path], out: Path, chunk: int) -> Plan:
     """
     temporary = out / f"{PLAN}{_PART}"
     try:
-        plan = write_plan(paths, temporary, chunk)
+        plan = write_plan(paths, temporary, chunk, takes)
         former = _former_card(out)
         if former is not None and former["data"]["images_sha256"] != plan.sha256:
             count = former["data"]["images"]

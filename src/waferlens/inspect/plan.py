@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,13 +54,16 @@ class Plan:
         return chunk * self.chunk
 
 
-def write_plan(inputs: Sequence[str | Path], path: Path, chunk: int) -> Plan:
+def write_plan(
+    inputs: Sequence[str | Path], path: Path, chunk: int, takes: Callable[[str], bool] = lambda path: True
+) -> Plan:
     """Finds the images and writes their list.
 
     Args:
         inputs: files, folders, or patterns with `*`, `?`, `[…]`, `**`.
         path: where the list is written.
         chunk: images a chunk.
+        takes: whether a file belongs to the lot.
 
     Raises:
         InputError: something that was named does not exist, or nothing in it is an image.
@@ -70,6 +73,8 @@ def write_plan(inputs: Sequence[str | Path], path: Path, chunk: int) -> Plan:
     items = place = 0
     with path.open("wb") as file:
         for item in find(inputs):
+            if not takes(item[0]):
+                continue
             # escaped: names of any bytes survive, one line stays one line
             line = json.dumps(item).encode() + b"\n"
             if items % chunk == 0:

@@ -16,14 +16,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from waferlens import __version__
 from waferlens.bundle.files import Bundle, open_bundle
-from waferlens.bundle.session import Session
-from waferlens.errors import InputError, UsageError
-from waferlens.formats import images
-from waferlens.inspect.chunk import MAPS, Work, work_chunk
+from waferlens.errors import UsageError
 from waferlens.inspect.folder import (
     DATABASE,
     LOG,
@@ -35,12 +31,10 @@ from waferlens.inspect.folder import (
     make_plan,
     write_card,
 )
-from waferlens.inspect.limits import Limit, checked, in_nm, parse_limit, require_scales
+from waferlens.inspect.limits import Limit
 from waferlens.inspect.plan import Plan
-from waferlens.ops.hole import UNITS
+from waferlens.inspect.stations import Work, work_of
 from waferlens.store.rows import QUARANTINED, ImageResult, Run
-
-CHUNK = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,10 +63,12 @@ def inspect_paths(
     limits: Sequence[str | Limit] = (),
     pixel_nm: float | None = None,
     depth_nm_per_grey: float | None = None,
-    level: float = 0.9,
+    level: float | None = None,
+    reference: str | Path | None = None,
+    pair_by: str | None = None,
     maps: bool = True,
     workers: int = 2,
-    chunk: int = CHUNK,
+    chunk: int | None = None,
     fresh: bool = False,
     store: str | None = None,
     progress: Callable[[int, int], None] | None = None,
@@ -86,10 +82,13 @@ def inspect_paths(
         limits: as `depth=110:130nm`; they replace the recipe's own of the same measurand.
         pixel_nm: pixel size; wins over the files' tags, which win over the recipe's [nm]
         depth_nm_per_grey: true depth of one grey value of the depth map; wins over the recipe's [nm]
-        level: coverage of the intervals, as the bundle was calibrated for.
-        maps: write the height maps.
+        level: coverage of the intervals, as the bundle was calibrated for; 0.9 if None.
+        reference: a good image, or a folder of them, to compare with instead of what the bundle holds; golden
+            recipes only.
+        pair_by: `{}_test.jpg:{}_temp.jpg`: how the name of an image gives that of its reference; golden recipes only.
+        maps: write the height maps, or the overlays of what was found.
         workers: threads; two use two cores.
-        chunk: images that are worked on and stored together.
+        chunk: images that are worked on and stored together; as suits the station if None.
         fresh: remove what a former run left in `out` and begin anew.
         store: URL of a database, instead of SQLite in `out`.
         progress: called with the number of images done and their total.
@@ -105,15 +104,24 @@ def inspect_paths(
 
     began = time.perf_counter()
     opened = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
-    if workers < 1 or chunk < 1:
+    if workers < 1 or (chunk is not None and chunk < 1):
         raise UsageError(f"workers and chunk must be at least 1, got {workers} and {chunk}")
     out = Path(out)
     # before the folder: an option that is wrong removes no former run
-    work = _work(opened, out, limits, pixel_nm, depth_nm_per_grey, level, maps)
+    told_options = {
+        "limits": limits,
+        "pixel_nm": pixel_nm,
+        "depth_nm_per_grey": depth_nm_per_grey,
+        "level": level,
+        "reference": reference,
+        "pair_by": pair_by,
+    }
+    work = work_of(opened, out, maps, {name: value for name, value in told_options.items() if value not in (None, ())})
+    chunk = work.chunk if chunk is None else chunk
     make_folder(out, fresh, store)
-    options = _options(work, chunk)
-    plan = make_plan(paths, out, chunk)
-    _require_scales(work, plan)  # before the card: an option that is refused leaves no run behind
+    options = {**work.options(), "chunk": chunk, "version": __version__}
+    plan = make_plan(paths, out, chunk, work.takes)
+    work.require(plan)  # before the card: an option that is refused leaves no run behind
     card = make_card(opened, options, plan, paths, out)
     log = Log(out / LOG)
     with closing(log), Store(store if store is not None else out / DATABASE) as database:
@@ -126,8 +134,8 @@ def inspect_paths(
         log(f"{'resumed' if done else 'began'}: {plan.items} images, {stored} stored; bundle {opened.name}")
         if progress is not None:
             progress(stored, plan.items)
-        if work.maps:
-            (out / MAPS).mkdir(exist_ok=True)
+        for folder in work.folders:
+            (out / folder).mkdir(exist_ok=True)
         missing = [number for number in range(plan.chunks) if number not in done]
         if missing or not (out / RESULTS).exists() or not (out / QUARANTINE).exists():
             with closing(_chunks(work, plan, missing, workers)) as finished:
@@ -140,7 +148,7 @@ def inspect_paths(
                     if progress is not None:
                         progress(stored, plan.items)
             write_quarantine_csv(database, run, out / QUARANTINE)
-            write_results_csv(database, run, out / RESULTS, list(UNITS))
+            write_results_csv(database, run, out / RESULTS, work.columns)
         counted = database.counts(run)
         verdicts, quarantined = Counter({"OK": 0, "review": 0, "NG": 0}), 0
         for (status, verdict), count in counted.items():
@@ -187,69 +195,8 @@ def _chunks(work: Work, plan: Plan, numbers: Sequence[int], workers: int) -> Ite
 
 
 def _one(work: Work, plan: Plan, number: int) -> list[ImageResult]:
-    return work_chunk(work, number, plan.first(number), plan.read(number))
+    return work.results(number, plan.first(number), plan.read(number))
 
 
 def _size(plan: Plan, number: int) -> int:
     return min(plan.chunk, plan.items - plan.first(number))
-
-
-def _work(
-    bundle: Bundle,
-    out: Path,
-    limits: Sequence[str | Limit],
-    pixel_nm: float | None,
-    depth_nm_per_grey: float | None,
-    level: float,
-    maps: bool,
-) -> Work:
-    for name, value in (("pixel_nm", pixel_nm), ("depth_nm_per_grey", depth_nm_per_grey)):
-        if value is not None and not value > 0:
-            raise UsageError(f"{name} must be a positive number of nm, got {value:g}")
-    calibration, recipe = bundle.calibration, bundle.recipe
-    levels = calibration.levels()
-    if levels and level not in levels:
-        raise UsageError(
-            f"level {level:g}: this bundle is calibrated for {', '.join(f'{known:g}' for known in levels)}"
-        )
-    named = {
-        name: checked(Limit(name, told.get("low"), told.get("high"), told["unit"]))
-        for name, told in (recipe.get("limits") or {}).items()
-    }
-    for limit in limits:
-        parsed = parse_limit(limit) if isinstance(limit, str) else checked(limit)
-        named[parsed.name] = parsed
-    recipe_pixel_nm = (recipe.get("input") or {}).get("pixel_nm")
-    recipe_nm_per_grey = (recipe.get("depth") or {}).get("nm_per_grey")
-    nm_per_grey = depth_nm_per_grey if depth_nm_per_grey is not None else recipe_nm_per_grey
-    session = Session(bundle, threads=1)
-    return Work(session, calibration, list(named.values()), level, pixel_nm, recipe_pixel_nm, nm_per_grey, out, maps)
-
-
-def _options(work: Work, chunk: int) -> dict[str, Any]:
-    """What the results depend on besides bundle and images; a run is only resumed with the same."""
-    return {
-        "limits": [str(limit) for limit in work.limits],
-        "pixel_nm": work.option_pixel_nm,
-        "nm_per_grey": work.nm_per_grey,
-        "level": work.level,
-        "maps": work.maps,
-        "chunk": chunk,
-        "version": __version__,
-    }
-
-
-def _require_scales(work: Work, plan: Plan) -> None:
-    if not any(in_nm(limit) for limit in work.limits):
-        return
-    lateral = work.option_pixel_nm is not None or work.recipe_pixel_nm is not None
-    if not lateral:  # the first image speaks for the lot; one without a tag among others is told in its verdict
-        path, page = plan.read(0)[0]
-        try:
-            lateral = any(
-                not isinstance(image, InputError) and image.pixel_nm is not None
-                for image in images.read_pages(path, range(page, page + 1))
-            )
-        except InputError:
-            lateral = False  # it will be quarantined, with this very reason
-    require_scales(work.limits, lateral, work.nm_per_grey is not None)
