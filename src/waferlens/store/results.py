@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
 from waferlens.errors import InputError, UsageError
-from waferlens.store.rows import ImageResult, Run
-from waferlens.store.schema import IMAGES, MEASUREMENTS, METADATA, RUNS
+from waferlens.records import Finding
+from waferlens.store.rows import Found, ImageResult, Run
+from waferlens.store.schema import FINDINGS, IMAGES, MEASUREMENTS, METADATA, RUNS
 
 _PAGE = 1000  # images read at a time
 _IMAGE_COLUMNS = [column.name for column in IMAGES.columns if column.name != "run"]  # as the fields of `ImageResult`
+_FINDING_COLUMNS = [column for column in FINDINGS.columns if column.name not in ("run", "item", "number")]
 
 
 class Store:
@@ -83,7 +87,7 @@ class Store:
         with self._told(), self._engine.begin() as connection:
             run = connection.execute(sa.select(RUNS.c.run).where(RUNS.c.name == name)).scalar()
             if run is not None:
-                for table in (MEASUREMENTS, IMAGES, RUNS):
+                for table in (FINDINGS, MEASUREMENTS, IMAGES, RUNS):
                     connection.execute(sa.delete(table).where(table.c.run == run))
 
     def runs(self) -> dict[int, Run]:
@@ -114,9 +118,15 @@ class Store:
         """
         about = [(run, *(getattr(image, name) for name in _IMAGE_COLUMNS)) for image in images]
         numbers = [(run, image.item, *number) for image in images for number in image.measurements]
+        found = [
+            (run, image.item, number, *_as_row(finding))
+            for image in images
+            for number, finding in enumerate(image.findings)
+        ]
         with self._told(), self._engine.begin() as connection:
             _insert(connection, IMAGES, about)
             _insert(connection, MEASUREMENTS, numbers)
+            _insert(connection, FINDINGS, found)
 
     def counts(self, run: int) -> dict[tuple[str, str], int]:
         """Number of images by (status, verdict).
@@ -142,12 +152,13 @@ class Store:
         with self._told(), self._engine.connect() as connection:
             return [(row.name, row.unit) for row in connection.execute(query)]
 
-    def images(self, run: int, measurements: bool = True) -> Iterator[ImageResult]:
+    def images(self, run: int, measurements: bool = True, findings: bool = True) -> Iterator[ImageResult]:
         """The images of a run in the order of the lot; a thousand are in memory at a time.
 
         Args:
-            run: its name.
+            run: its number.
             measurements: read them too; else the lists are empty.
+            findings: read them too; else the lists are empty.
 
         Raises:
             InputError: the database cannot be read.
@@ -167,7 +178,37 @@ class Store:
                 after = found[-1].item
                 if measurements:
                     self._attach(connection, run, found)
+                if findings:
+                    self._attach_findings(connection, run, found)
                 yield from found
+
+    def findings(self, run: int) -> Iterator[Found]:
+        """Everything found in a run, in the order of the lot; a thousand are in memory at a time.
+
+        Raises:
+            InputError: the database cannot be read.
+        """
+        query = (
+            sa.select(IMAGES.c.item, IMAGES.c.path, IMAGES.c.page, IMAGES.c.verdict, *_FINDING_COLUMNS)
+            .join_from(FINDINGS, IMAGES, (FINDINGS.c.run == IMAGES.c.run) & (FINDINGS.c.item == IMAGES.c.item))
+            .where(FINDINGS.c.run == run)
+            .order_by(FINDINGS.c.item, FINDINGS.c.number)
+            .execution_options(yield_per=_PAGE)
+        )
+        with self._told(), self._engine.connect() as connection:
+            for row in connection.execute(query):
+                yield Found(*row[:4], _as_finding(row[4:]))
+
+    def _attach_findings(self, connection: sa.Connection, run: int, found: list[ImageResult]) -> None:
+        f = FINDINGS.c
+        query = (
+            sa.select(f.item, *_FINDING_COLUMNS)
+            .where(f.run == run, f.item.between(found[0].item, found[-1].item))
+            .order_by(f.item, f.number)
+        )
+        of = {image.item: image.findings for image in found}
+        for row in connection.execute(query):
+            of[row[0]].append(_as_finding(row[1:]))
 
     def _attach(self, connection: sa.Connection, run: int, found: list[ImageResult]) -> None:
         m = MEASUREMENTS.c
@@ -191,6 +232,26 @@ class Store:
             raise InputError(
                 _without_password(self._place), f"{told}; is the database reachable, writable and of waferlens?"
             ) from wrong
+
+
+def _as_row(finding: Finding) -> tuple:
+    """The columns of a finding after its number; drivers know Python's own numbers only, and SQL has no NaN."""
+    return (
+        finding.kind,
+        *(float(edge) for edge in finding.box),
+        None if math.isnan(finding.score) else float(finding.score),
+        float(finding.area_px),
+        None if math.isnan(finding.contrast) else float(finding.contrast),
+        finding.light_or_dark,
+        bool(finding.critical),
+        finding.rule,
+    )
+
+
+def _as_finding(row: Sequence[Any]) -> Finding:
+    kind, x0, y0, x1, y1, score, area_px, contrast, light_or_dark, critical, rule = row
+    score, contrast = (math.nan if number is None else number for number in (score, contrast))
+    return Finding(kind, (x0, y0, x1, y1), score, area_px, contrast, light_or_dark, critical, rule)
 
 
 def _insert(connection: sa.Connection, table: sa.Table, rows: list[tuple]) -> None:

@@ -1,8 +1,10 @@
-"""The nouns of results: a run, an image of it, a number measured on it. They need no database to be made."""
+"""The nouns of results: a run, an image of it, what was measured and found on it. They need no database to be made."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+
+from waferlens.records import Finding
 
 OK, QUARANTINED = "ok", "quarantined"
 """The two things an image can become."""
@@ -40,3 +42,16 @@ class ImageResult:
     map_file: str | None = None
     map_index: int | None = None
     measurements: list[Number] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A finding with the image it stands on."""
+
+    item: int
+    path: str
+    page: int
+    verdict: str
+    """Of the image."""
+    finding: Finding

@@ -1,8 +1,10 @@
-"""The three tables of results. `images` has one row an image of the lot, `measurements` one a measured number."""
+"""The four tables of results: `runs`, `images` (a row an image of the lot), `measurements` (a row a measured number)
+and `findings` (a row a thing found at a place of an image).
+"""
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Column, Float, ForeignKeyConstraint, Integer, MetaData, String, Table, Text
+from sqlalchemy import BigInteger, Boolean, Column, Float, ForeignKeyConstraint, Integer, MetaData, String, Table, Text
 
 METADATA = MetaData()
 
@@ -47,6 +49,27 @@ MEASUREMENTS = Table(
     Column("unit", String(16), nullable=False),
     Column("low", Float, comment="of the interval; null unless calibrated"),
     Column("high", Float),
+    ForeignKeyConstraint(["run", "item"], ["images.run", "images.item"], ondelete="CASCADE"),
+    sqlite_with_rowid=False,
+)
+
+FINDINGS = Table(
+    "findings",
+    METADATA,
+    Column("run", Integer, primary_key=True, autoincrement=False),
+    Column("item", BigInteger, primary_key=True, autoincrement=False),
+    Column("number", Integer, primary_key=True, autoincrement=False, comment="of the image, from 0"),
+    Column("kind", Text, nullable=False, comment="its class; deviation where nothing tells classes apart"),
+    Column("x0", Float, nullable=False, comment="outer pixel edges, the centre of the first pixel is 0"),
+    Column("y0", Float, nullable=False),
+    Column("x1", Float, nullable=False),
+    Column("y1", Float, nullable=False),
+    Column("score", Float, comment="null where there is none"),
+    Column("area_px", Float, nullable=False),
+    Column("contrast", Float, comment="grey, positive where the image is brighter; null where there is none"),
+    Column("light_or_dark", String(8), nullable=False),
+    Column("critical", Boolean, nullable=False),
+    Column("rule", Text, nullable=False, comment="that called it critical or tolerable"),
     ForeignKeyConstraint(["run", "item"], ["images.run", "images.item"], ondelete="CASCADE"),
     sqlite_with_rowid=False,
 )

@@ -28,7 +28,7 @@ def column(name: str, unit: str) -> str:
 
 
 def write_results_csv(
-    store: Store, run: str, path: str | Path, order: Sequence[str], advance: Callable[[int], None] | None = None
+    store: Store, run: int, path: str | Path, order: Sequence[str], advance: Callable[[int], None] | None = None
 ) -> int:
     """Writes the images that were measured, at once or not at all.
 
@@ -50,17 +50,17 @@ def write_results_csv(
     names = [column(name, unit) for name, unit in numbers]
     index_of = {key: 3 * index for index, key in enumerate(numbers)}
     count = 0
-    with _written(path) as write:
+    with written(path) as write:
         write([*_ABOUT, *(f"{name}{end}" for name in names for end in ("", "_low", "_high"))])
-        for image in store.images(run):
+        for image in store.images(run, findings=False):
             if image.status != OK:
                 continue
             cells: list[str] = [""] * (3 * len(numbers))
             for name, value, unit, low, high in image.measurements:
                 at = index_of[name, unit]
-                cells[at : at + 3] = _digits(value), _digits(low), _digits(high)
+                cells[at : at + 3] = digits(value), digits(low), digits(high)
             about = [getattr(image, name) for name in _ABOUT]
-            about[4] = _digits(image.novelty)
+            about[4] = digits(image.novelty)
             write([*about, *cells])
             count += 1
             if advance is not None and count % 1000 == 0:
@@ -68,7 +68,7 @@ def write_results_csv(
     return count
 
 
-def write_quarantine_csv(store: Store, run: str, path: str | Path) -> int:
+def write_quarantine_csv(store: Store, run: int, path: str | Path) -> int:
     """Writes the images that could not be measured at all, with the reason of each.
 
     Returns:
@@ -78,22 +78,27 @@ def write_quarantine_csv(store: Store, run: str, path: str | Path) -> int:
         InputError: the database cannot be read or the file not be written.
     """
     count = 0
-    with _written(path) as write:
+    with written(path) as write:
         write(["path", "page", "reason"])
-        for image in store.images(run, measurements=False):
+        for image in store.images(run, measurements=False, findings=False):
             if image.status == QUARANTINED:
                 write([image.path, image.page, image.reason])
                 count += 1
     return count
 
 
-def _digits(value: float | None) -> str:
-    # seven digits: what float32 maps can carry, and the same text on every machine
+def digits(value: float | None) -> str:
+    """Seven digits: what float32 maps can carry, and the same text on every machine; empty for what is not known."""
     return "" if value is None else f"{value:.7g}"
 
 
 @contextmanager
-def _written(path: str | Path) -> Iterator[Callable[[Sequence[Any]], Any]]:
+def written(path: str | Path) -> Iterator[Callable[[Sequence[Any]], Any]]:
+    """Hands out what writes a row of a CSV file; the file appears whole, or not at all.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
     path = Path(path)
     try:
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")

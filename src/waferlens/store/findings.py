@@ -1,0 +1,54 @@
+"""Findings as CSV: one row a finding, with the image it stands on. Made from the database when a run ends."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+from waferlens.store.results import Store
+from waferlens.store.tables import digits, written
+
+COLUMNS = (
+    *("path", "page", "verdict", "kind", "x0", "y0", "x1", "y1"),
+    *("area_px", "contrast", "light_or_dark", "critical", "score", "rule"),
+)
+"""`verdict` is the image's; edges are the outer ones of the pixels, the centre of the first pixel is (0, 0)."""
+
+
+def write_findings_csv(store: Store, run: int, path: str | Path, advance: Callable[[int], None] | None = None) -> int:
+    """Writes everything found in a run, at once or not at all; without findings, the head of the table alone.
+
+    Args:
+        store: the results.
+        run: its number.
+        path: the file; replaced if it is there.
+        advance: called with the number of rows written since the last call.
+
+    Returns:
+        Number of rows.
+
+    Raises:
+        InputError: the database cannot be read or the file not be written.
+    """
+    count = 0
+    with written(path) as write:
+        write(COLUMNS)
+        for found in store.findings(run):
+            it = found.finding
+            write(
+                [
+                    *(found.path, found.page, found.verdict, it.kind),
+                    *(f"{edge:.10g}" for edge in it.box),  # a swath is longer than seven digits of half pixels
+                    *(digits(it.area_px), _known(it.contrast), it.light_or_dark),
+                    *("true" if it.critical else "false", _known(it.score), it.rule),
+                ]
+            )
+            count += 1
+            if advance is not None and count % 1000 == 0:
+                advance(1000)
+    return count
+
+
+def _known(value: float) -> str:
+    return "" if math.isnan(value) else digits(value)
