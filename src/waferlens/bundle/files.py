@@ -3,7 +3,8 @@
 model.onnx         the network, normalisation inside; absent where nothing is learned
 recipe.yaml        the resolved recipe it was made from
 runcard.json       how it was made
-calibration.json   intervals and the limits of its domain, with the data they came from
+golden.npz         the good part that images are compared with; golden recipes only
+calibration.json   intervals and the limits of its domain, or a threshold, with the data they came from
 parity.json        how far ONNX Runtime and the training framework agree
 CARD.md            what it is, for people
 sha256.json        the sums; written last, checked first
@@ -33,7 +34,8 @@ from waferlens.errors import BundleError
 MODEL, RECIPE, RUNCARD = "model.onnx", "recipe.yaml", "runcard.json"
 CALIBRATION, PARITY, CARD, SUMS = "calibration.json", "parity.json", "CARD.md", "sha256.json"
 REQUIRED = (RECIPE, RUNCARD)
-OPTIONAL = (MODEL, CALIBRATION, PARITY, CARD)
+GOLDEN = "golden.npz"
+OPTIONAL = (MODEL, GOLDEN, CALIBRATION, PARITY, CARD)
 FORMAT_VERSION = 1
 """Rises when an older waferlens would misread a bundle."""
 
@@ -90,6 +92,16 @@ class Bundle:
             told = f"{type(wrong).__name__}: {wrong}"
             raise BundleError(f"{self.path}: {CALIBRATION} is not a calibration this version reads ({told})") from wrong
 
+    @cached_property
+    def calibrated_on(self) -> dict[str, Any]:
+        """The data its calibration came from; empty if it has none."""
+        return dict(self._json(CALIBRATION).get("data") or {}) if CALIBRATION in self.files else {}
+
+    @cached_property
+    def threshold(self) -> dict[str, Any]:
+        """Of a fitted golden recipe: the factor and what it promises; empty if the bundle states none."""
+        return dict(self._json(CALIBRATION).get("threshold") or {}) if CALIBRATION in self.files else {}
+
     @property
     def model(self) -> bytes:
         """The network.
@@ -121,12 +133,16 @@ def open_bundle(path_or_name: str | Path) -> Bundle:
     """Opens a bundle and checks the sum of every file in it.
 
     Args:
-        path_or_name: a folder, a zip, or the name of a shipped bundle. A path that exists wins over a name.
+        path_or_name: a folder, a zip, or the name of a shipped bundle. A path that exists wins over a name. A golden
+            recipe (its shipped name, or its YAML file) is a bundle that was fitted to nothing: for direct mode.
 
     Raises:
         BundleError: there is no such bundle, a file is missing, altered or not listed, or it is of a newer version.
+        RecipeError: a YAML file was named, and it has faults.
     """
     path = _located(path_or_name)
+    if path is None or path.suffix in (".yaml", ".yml"):
+        return _of_recipe(path_or_name)
     files = _read_folder(path) if path.is_dir() else _read_zip(path)
     if SUMS not in files:
         raise BundleError(f"{path}: no {SUMS} in it: not a bundle, or one whose writing was interrupted")
@@ -165,7 +181,8 @@ def write_bundle(path: str | Path, parts: Mapping[str, bytes | str | Mapping[str
     return open_bundle(path)
 
 
-def _located(path_or_name: str | Path) -> Path:
+def _located(path_or_name: str | Path) -> Path | None:
+    """Where a bundle lies; None for the name of a shipped golden recipe."""
     path = Path(path_or_name)
     if path.exists():
         return path
@@ -173,12 +190,37 @@ def _located(path_or_name: str | Path) -> Path:
     if str(path_or_name) in names:
         folder = Path(str(resources.files("waferlens") / "bundles"))
         return next(found for found in (folder / path, folder / f"{path}.zip") if found.exists())
-    near = difflib.get_close_matches(str(path_or_name), names, n=1, cutoff=0.5)
-    known = f"shipped: {', '.join(names)}" if names else "none is shipped with this installation"
+    unfitted = unfitted_names()
+    if str(path_or_name) in unfitted:
+        return None
+    near = difflib.get_close_matches(str(path_or_name), [*names, *unfitted], n=1, cutoff=0.5)
+    known = f"shipped: {', '.join([*names, *unfitted])}" if names else "none is shipped with this installation"
     raise BundleError(
         f"{path_or_name}: no such folder or zip, and no shipped bundle of that name"
         + (f"; did you mean '{near[0]}'?" if near else f" ({known})")
     )
+
+
+def unfitted_names() -> list[str]:
+    """Shipped recipes that can be opened as bundles, because they compare with whatever good part they are shown."""
+    folder = resources.files("waferlens") / "recipes"
+    recipes = ((entry.name.removesuffix(".yaml"), entry.read_text("utf-8")) for entry in folder.iterdir())
+    return sorted(name for name, text in recipes if "\nstation: golden\n" in text)
+
+
+def _of_recipe(path_or_name: str | Path) -> Bundle:
+    """A recipe as a bundle that was fitted to nothing."""
+    from waferlens.recipe import as_yaml, load_recipe  # only where used: bundles carry their recipe as plain data
+
+    recipe = load_recipe(path_or_name)
+    if recipe.station != "golden":
+        raise BundleError(
+            f"{path_or_name}: a recipe of station {recipe.station} has to be trained and exported first; "
+            "only golden recipes can be used as they are"
+        )
+    text = as_yaml(recipe).encode()
+    files = {RECIPE: text, RUNCARD: _as_bytes({"kind": "recipe", "recipe": recipe.model_dump(mode="json")})}
+    return Bundle(recipe.name, Path(path_or_name), hashlib.sha256(text).hexdigest(), files)
 
 
 def _replaceable(path: Path) -> bool:

@@ -139,7 +139,7 @@ def make_card(
             "inputs": [str(path) for path in paths[:20]],  # a shell may have named a hundred thousand
             "bundle": bundle.name,
             "fingerprint": bundle.fingerprint,
-            "calibration": dict(bundle.calibration.data),
+            "calibration": bundle.calibrated_on,
             "options": dict(options),
         },
         sources=[part for part in (bundle.recipe.get("source"),) if part] + list(bundle.recipe.get("builds_on") or []),

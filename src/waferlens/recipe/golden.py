@@ -134,10 +134,10 @@ class FindingRules(Section):
 
     opening_px: Annotated[int, Field(ge=1, le=15)] = 1
     """Side of the square that must fit into a deviation; 1 takes every pixel [px]"""
-    min_area_px: Area = 1.0
+    min_area_px: Annotated[int, Field(ge=1)] = 1
     """Smaller deviations are no finding [px²]"""
-    merge_px: Pixels = 0.0
-    """Deviations nearer than this are one finding [px]"""
+    merge_px: Annotated[int, Field(ge=0)] = 0
+    """Deviations with at most so many pixels between them are one finding [px]"""
     margin_px: Pixels = 0.0
     """Added to each side of a finding's box: what people draw around a defect is wider than what deviates [px]"""
 
@@ -230,9 +230,7 @@ class GoldenRecipe(Recipe):
     def _parts_fit(self) -> GoldenRecipe:
         faults: list[tuple[str, str]] = []
         if self.method.kind == "die-to-die" and self.threshold.false_alarm_rate is not None:
-            faults.append(
-                ("threshold.false_alarm_rate", "neighbours are compared without good parts; set it to null")
-            )
+            faults.append(("threshold.false_alarm_rate", "neighbours are compared without good parts; set it to null"))
         if self.threshold.per == "mm2" and self.threshold.false_alarm_rate is None:
             faults.append(("threshold.per", "mm2 needs threshold.false_alarm_rate"))
         if faults:

@@ -1,0 +1,277 @@
+"""An image against a good part: registered, its brightness matched, compared, and what deviates found and sorted.
+
+The one path from image to findings: `train` sets thresholds with it, `evaluate` judges it, `inspect` runs it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float32
+from pydantic import ValidationError
+
+from waferlens.bundle.files import GOLDEN, Bundle
+from waferlens.bundle.reference import Reference, read_reference, tolerances
+from waferlens.bundle.rules import sorted_finding
+from waferlens.errors import BundleError, FormatError, UsageError
+from waferlens.ops.blobs import blobs
+from waferlens.ops.difference import deviation, opened
+from waferlens.ops.photometry import gain_offset
+from waferlens.ops.registration import Registration, register, warped
+from waferlens.recipe.golden import DieToDie, GoldenRecipe, Template, Wavelet
+from waferlens.records import Finding, Image
+
+GRID = 1.02
+"""Ratio of neighbouring thresholds at which alarms are looked for: 2 % is finer than a threshold is known."""
+MAD_TO_SD = 1.4826
+"""Standard deviation of a normal distribution in units of its median absolute deviation."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Compared:
+    """An image laid on its reference, or why it could not be."""
+
+    deviation: Float32[np.ndarray, "h w"] | None
+    """On the image's grid: how far it deviates in units of what is tolerated, positive where it is brighter; opened as
+    the recipe says, 0 where nobody looks."""
+    image: np.ndarray
+    """The image's pixels [grey]"""
+    laid: Float32[np.ndarray, "h w"] | None
+    """The reference on the image's grid, in its own brightness [grey]"""
+    registration: Registration
+    gain: float = 1.0
+    offset_grey: float = 0.0
+    reason: str = ""
+    """Why it was not compared; empty if it was."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Found:
+    """What was found on one image."""
+
+    findings: list[Finding]
+    """The greatest deviation first."""
+    level: float
+    """The greatest deviation anywhere, in units of the threshold; above 1 there is something to find."""
+    compared: Compared
+
+
+class GoldenSession:
+    """Compares images with good parts. Threads may share one.
+
+    Args:
+        recipe: what is compared and how.
+        factor: threshold in units of what is tolerated.
+        reference: the good part the recipe was fitted to; None for direct mode, where each image brings its own.
+    """
+
+    def __init__(self, recipe: GoldenRecipe, factor: float, reference: Reference | None = None) -> None:
+        self.recipe, self.factor, self.reference = recipe, factor, reference
+
+    def find(self, image: Image, references: Sequence[Reference] = ()) -> Found:
+        """What deviates on an image.
+
+        Args:
+            image: the image.
+            references: what it is compared with, instead of what was fitted: one good part, or the two neighbours of
+                `die-to-die`.
+
+        Raises:
+            FormatError: image and reference are of different kinds, or the image is constant.
+            UsageError: there is no reference.
+        """
+        compared = self.compare(image, references)
+        if compared.deviation is None:
+            return Found([], math.nan, compared)
+        level = float(np.abs(compared.deviation).max()) / self.factor
+        return Found(self.findings_at(compared, self.factor), level, compared)
+
+    def compare(self, image: Image, references: Sequence[Reference] = ()) -> Compared:
+        """The image's deviation from its references, pixel by pixel; arguments and errors as those of `find`."""
+        chosen = list(references) or ([] if self.reference is None else [self.reference])
+        wanted = 2 if isinstance(self.recipe.method, DieToDie) else 1
+        if len(chosen) != wanted:
+            what = "two neighbours" if wanted == 2 else "a reference"
+            raise UsageError(f"{self.recipe.name} compares with {what}, got {len(chosen)}; name --reference, or fit it")
+        made = []
+        for reference in chosen:
+            one = self._against(image, reference)
+            if one.deviation is None:
+                return one
+            made.append(one)
+        signed = made[0].deviation if len(made) == 1 else _both(made[0].deviation, made[1].deviation)
+        first = made[0]
+        signed = opened(signed, self.recipe.findings.opening_px)
+        return replace(first, deviation=signed)
+
+    def findings_at(self, compared: Compared, threshold: float) -> list[Finding]:
+        """The findings of a comparison at a threshold, the greatest deviation first.
+
+        Args:
+            compared: with a deviation.
+            threshold: in units of what is tolerated.
+        """
+        rules = self.recipe.findings
+        found = blobs(
+            compared.deviation,
+            threshold,
+            merge_px=rules.merge_px,
+            min_area_px=rules.min_area_px,
+            image=compared.image,
+            reference=compared.laid,
+            gain=compared.gain,
+            offset=compared.offset_grey,
+        )
+        shape, matrix = compared.image.shape, compared.registration.matrix
+        return [
+            sorted_finding(self.recipe, _with_margin(box, rules.margin_px, shape), *rest, matrix)
+            for box, *rest in zip(
+                found.box, found.peak / threshold, found.area_px, found.contrast, found.light, strict=True
+            )
+        ]
+
+    def alarm_level(self, compared: Compared) -> float:
+        """The greatest threshold at which an image alarms: has a critical finding. Infinite if it was not compared.
+
+        Rules may let a large deviation pass and hold a small one for critical, so alarms need not grow with the
+        threshold's fall: thresholds are tried from above on a grid that is the same for all images.
+        """
+        if compared.deviation is None:
+            return math.inf
+        peak = float(np.abs(compared.deviation).max())
+        if peak == 0:
+            return 0.0
+        step = math.floor(math.log(peak, GRID))
+        if not self.recipe.rules and self.recipe.findings.min_area_px <= self.recipe.findings.opening_px**2:
+            return GRID ** (step + 1)  # every opened pixel is a finding: the image alarms at every threshold below
+        lowest = step - math.ceil(math.log(1e3, GRID))
+        while step > lowest:
+            if any(finding.critical for finding in self.findings_at(compared, GRID**step)):
+                return GRID ** (step + 1)
+            step -= 1
+        return 0.0
+
+    def _against(self, image: Image, reference: Reference) -> Compared:
+        if image.full_scale != reference.full_scale:
+            raise FormatError(
+                image.path,
+                f"white is {image.full_scale:g} here and {reference.full_scale:g} on the reference: "
+                f"{_bits(image.full_scale)} against {_bits(reference.full_scale)}; save both alike",
+            )
+        if image.pixels.min() == image.pixels.max():
+            raise FormatError(image.path, f"every pixel is {image.pixels.flat[0]:g}: there is nothing to compare")
+        spec = self.recipe.registration
+        registration = register(
+            image.pixels,
+            reference.pixels,
+            motion=spec.motion,
+            max_shift_px=spec.max_shift_px,
+            max_angle_deg=spec.max_angle_deg,
+            min_score=spec.min_score,
+        )
+        reason = registration.reason
+        if not reason and registration.overlap < spec.min_overlap:
+            reason = f"the reference covers {registration.overlap:.0%} of the image, less than {spec.min_overlap:.0%}"
+        if reason:
+            return Compared(None, image.pixels, None, registration, reason=reason)
+        shape = image.pixels.shape
+        laid, seen = warped(reference.pixels, registration, shape)
+        care = seen & _without_rim(shape, self.recipe.areas.border_px)
+        if not reference.care.all():
+            care &= warped(reference.care.astype(np.float32), registration, shape)[0] > 0.5
+        gain, offset = gain_offset(image.pixels, laid, care) if self.recipe.photometry.gain_offset else (1.0, 0.0)
+        difference = image.pixels - (np.float32(gain) * laid + np.float32(offset))
+        match self.recipe.method:
+            case Template() as method:
+                noise = _noise(difference, care) if reference.spread is None else 0.0
+                light, dark = (
+                    _laid(part, registration, shape) * np.float32(abs(gain))
+                    for part in tolerances(method, reference, noise / max(abs(gain), 1e-6))
+                )
+            case DieToDie() as method:
+                template = Template(
+                    kind="template",
+                    sigmas_light=method.sigmas,
+                    sigmas_dark=method.sigmas,
+                    contrast_fraction=method.contrast_fraction,
+                    position_px=method.position_px,
+                )
+                light, dark = (
+                    _laid(part, registration, shape)
+                    for part in tolerances(template, reference, _noise(difference, care))
+                )
+            case Wavelet():
+                raise NotImplementedError
+        signed = deviation(image.pixels, laid, light, dark, gain=gain, offset=offset, care=care)
+        return Compared(signed, image.pixels, laid, registration, gain, offset)
+
+
+def golden_session(bundle: Bundle) -> GoldenSession:
+    """The session of a bundle, or of a recipe opened as one.
+
+    Raises:
+        BundleError: the bundle holds no golden recipe, or its parts do not fit together.
+    """
+    told = bundle.recipe
+    if told.get("station") != "golden":
+        raise BundleError(f"{bundle.path}: its recipe is of station {told.get('station')}, not golden")
+    try:
+        recipe = GoldenRecipe.model_validate(told)
+    except ValidationError as wrong:
+        raise BundleError(f"{bundle.path}: recipe.yaml is none of this version: {wrong}") from wrong
+    if GOLDEN not in bundle.files:
+        return GoldenSession(recipe, recipe.threshold.factor)
+    return GoldenSession(recipe, _factor(bundle), read_reference(recipe, bundle.files[GOLDEN], str(bundle.path)))
+
+
+def _factor(bundle: Bundle) -> float:
+    told: dict[str, Any] = bundle.threshold
+    factor = told.get("factor")
+    if not isinstance(factor, float | int) or not factor > 0:
+        raise BundleError(f"{bundle.path}: calibration.json says no threshold.factor; fit the recipe again")
+    return float(factor)
+
+
+def _both(a: Float32[np.ndarray, "h w"], b: Float32[np.ndarray, "h w"]) -> Float32[np.ndarray, "h w"]:
+    """What deviates from both neighbours in the same sense, by the smaller of the two."""
+    light = np.minimum(np.maximum(a, 0), np.maximum(b, 0))
+    dark = np.minimum(np.maximum(-a, 0), np.maximum(-b, 0))
+    return light - dark
+
+
+def _laid(part: np.ndarray | float, registration: Registration, shape: tuple[int, int]) -> np.ndarray | float:
+    """A tolerance on the image's grid; a number is the same everywhere."""
+    if isinstance(part, np.ndarray) and part.ndim == 2:
+        return np.maximum(warped(part.astype(np.float32), registration, shape)[0], np.float32(part.min()))
+    return np.float32(part)
+
+
+def _noise(difference: Float32[np.ndarray, "h w"], care: Bool[np.ndarray, "h w"]) -> float:
+    """Robust standard deviation of what is cared for [grey]"""
+    values = difference[care]
+    if values.size == 0:
+        return 0.0
+    if values.size > 1 << 16:  # every so many pixels tell it as well
+        values = values[:: values.size >> 16]
+    return MAD_TO_SD * float(np.median(np.abs(values - np.median(values))))
+
+
+def _without_rim(shape: tuple[int, int], rim_px: float) -> Bool[np.ndarray, "h w"]:
+    rim = math.ceil(rim_px)
+    inner = np.zeros(shape, np.bool_)
+    inner[rim : shape[0] - rim, rim : shape[1] - rim] = True
+    return inner
+
+
+def _with_margin(box: np.ndarray, margin: float, shape: tuple[int, int]) -> tuple[float, float, float, float]:
+    x0, y0, x1, y1 = (float(edge) for edge in box)
+    h, w = shape
+    return max(x0 - margin, -0.5), max(y0 - margin, -0.5), min(x1 + margin, w - 0.5), min(y1 + margin, h - 0.5)
+
+
+def _bits(full_scale: float) -> str:
+    return {255.0: "8 bits", 65535.0: "16 bits", 1.0: "float"}.get(full_scale, f"0..{full_scale:g}")

@@ -1,0 +1,137 @@
+"""The good part that images are compared with: its grey, what is tolerated at each pixel, and where to look."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float32
+
+from waferlens.bundle.files import GOLDEN
+from waferlens.errors import BundleError, FormatError
+from waferlens.ops.difference import edge_tolerance
+from waferlens.recipe.golden import Areas, GoldenRecipe, Template
+from waferlens.records import Image
+
+RANGE = (1.0, 99.0)
+"""Percentiles of the grey values between which a reference's range is taken; a few hot pixels do not widen it [%]"""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Reference:
+    """A good part."""
+
+    pixels: Float32[np.ndarray, "h w"]
+    """Its grey values, in the scale of the images it came from [grey]"""
+    spread: Float32[np.ndarray, "h w"] | None
+    """Standard deviation of good parts at each pixel; None where one image is all there is [grey]"""
+    care: Bool[np.ndarray, "h w"]
+    """Where to look."""
+    full_scale: float
+    """Grey value of white; an image of another full scale is not compared with it [grey]"""
+    images: int
+    """How many good images it was made from."""
+    edges: Float32[np.ndarray, "h w"] | None
+    """What is tolerated at edges beyond the rest, for edges that may move; None where they may not [grey]"""
+    range_grey: float
+    """From its dark to its bright [grey]"""
+
+    def to_bytes(self) -> bytes:
+        """As the part `golden.npz` of a bundle; what the recipe says again is left out."""
+        buffer = io.BytesIO()
+        arrays = {"pixels": self.pixels, "full_scale": np.float64(self.full_scale), "images": np.int64(self.images)}
+        if self.spread is not None:
+            arrays["spread"] = self.spread
+        np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
+        return buffer.getvalue()
+
+
+def reference_of(recipe: GoldenRecipe, image: Image) -> Reference:
+    """One good image as a reference: direct mode.
+
+    Raises:
+        FormatError: the image is constant; nothing can be compared with it.
+    """
+    return _made(recipe, image.pixels.astype(np.float32), None, image.full_scale, 1, image.path)
+
+
+def fitted_reference(
+    recipe: GoldenRecipe,
+    pixels: Float32[np.ndarray, "h w"],
+    spread: Float32[np.ndarray, "h w"],
+    full_scale: float,
+    images: int,
+    path: str,
+) -> Reference:
+    """Several good images as a reference, as `prepare.golden` has laid them over one another.
+
+    Raises:
+        FormatError: it is constant.
+    """
+    return _made(recipe, pixels, spread, full_scale, images, path)
+
+
+def read_reference(recipe: GoldenRecipe, data: bytes, path: str) -> Reference:
+    """The reference of a bundle.
+
+    Raises:
+        BundleError: the bytes are no `golden.npz`.
+    """
+    try:
+        with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+            spread = arrays.get("spread")
+            told = arrays["pixels"], spread, float(arrays["full_scale"]), int(arrays["images"])
+    except (ValueError, KeyError, OSError) as wrong:
+        raise BundleError(f"{path}: {GOLDEN} cannot be read ({wrong}); fit the recipe again") from wrong
+    return _made(recipe, *told, path)
+
+
+def care_mask(areas: Areas, shape: tuple[int, int]) -> Bool[np.ndarray, "h w"]:
+    """Where to look on the reference: inside the boxes of `care`, outside those of `ignore`."""
+    care = np.full(shape, not areas.care)
+    for boxes, value in ((areas.care, True), (areas.ignore, False)):
+        for x0, y0, x1, y1 in boxes:
+            # a pixel belongs to a box when its centre does
+            rows = slice(max(0, int(np.ceil(y0))), max(0, int(np.floor(y1)) + 1))
+            columns = slice(max(0, int(np.ceil(x0))), max(0, int(np.floor(x1)) + 1))
+            care[rows, columns] = value
+    return care
+
+
+def _made(
+    recipe: GoldenRecipe,
+    pixels: Float32[np.ndarray, "h w"],
+    spread: Float32[np.ndarray, "h w"] | None,
+    full_scale: float,
+    images: int,
+    path: str,
+) -> Reference:
+    dark, bright = np.percentile(pixels, RANGE)
+    if not bright > dark:  # a mask with one small feature
+        dark, bright = float(pixels.min()), float(pixels.max())
+    if not bright > dark:
+        raise FormatError(path, f"every pixel is {dark:g}: a reference without structure compares with nothing")
+    care = care_mask(recipe.areas, pixels.shape)  # type: ignore[arg-type]
+    if not care.any():
+        raise FormatError(path, "areas.care and areas.ignore of the recipe leave nothing of this image to look at")
+    position = getattr(recipe.method, "position_px", 0.0)
+    edges = edge_tolerance(pixels, position) if position > 0 and recipe.method.kind != "wavelet" else None
+    return Reference(pixels, spread, care, full_scale, images, edges, float(bright - dark))
+
+
+def tolerances(method: Template, reference: Reference, noise: float) -> tuple[np.ndarray | float, np.ndarray | float]:
+    """What is tolerated where the image is brighter and where it is darker, on the reference's grid.
+
+    Args:
+        method: of the recipe.
+        reference: the good part.
+        noise: standard deviation of image minus reference, for references that know no spread of their own [grey]
+    """
+    least = max(method.contrast_fraction * reference.range_grey, np.finfo(np.float32).tiny)
+    spread = noise if reference.spread is None else reference.spread
+    made = []
+    for sigmas in (method.sigmas_light, method.sigmas_dark):
+        tolerance = np.maximum(sigmas * spread, least)
+        made.append(tolerance if reference.edges is None else (tolerance + reference.edges).astype(np.float32))
+    return made[0], made[1]
