@@ -181,6 +181,20 @@ def write_bundle(path: str | Path, parts: Mapping[str, bytes | str | Mapping[str
     return open_bundle(path)
 
 
+def is_bundle(path: str | Path) -> bool:
+    """Whether a folder looks like a bundle; `open_bundle` finds out whether it is whole."""
+    return (Path(path) / SUMS).is_file()
+
+
+def copy_bundle(source: str | Path, path: str | Path) -> Bundle:
+    """Checks a bundle and writes it again elsewhere: as a folder, or a file that ends in `.zip`.
+
+    Raises:
+        BundleError: it is not whole, or something else stands at the path.
+    """
+    return write_bundle(path, open_bundle(source).files)
+
+
 def _located(path_or_name: str | Path) -> Path | None:
     """Where a bundle lies; None for the name of a shipped golden recipe."""
     path = Path(path_or_name)

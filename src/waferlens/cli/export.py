@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from waferlens.cli.output import emit_json, say
+from waferlens.errors import UsageError
 from waferlens.extras import require
 
 app = typer.Typer()
@@ -25,7 +26,21 @@ def export(
     ] = 0.01,
     json: Annotated[bool, typer.Option("--json", help="Print a machine-readable result.")] = False,
 ) -> None:
-    """Export a run to ONNX, prove that nothing changed, calibrate its intervals and write the bundle."""
+    """Export a run to ONNX, prove that nothing changed, calibrate its intervals and write the bundle.
+
+    The run of a golden recipe is a bundle already: it is checked and copied.
+    """
+    from waferlens.bundle.files import copy_bundle, is_bundle
+
+    if is_bundle(run):
+        if data is not None:
+            raise UsageError(f"--data means nothing to {run}: a fitted run has its threshold already; fit it anew")
+        copied = copy_bundle(run, out)
+        if json:
+            emit_json({"bundle": str(out), "bytes": sum(map(len, copied.files.values())), "parity": None})
+        else:
+            say(f"{out}: the fitted {copied.recipe['name']}, checked and copied; there is no network in it to convert")
+        return
     require("train", "torch")
     from waferlens.export import export as write
 

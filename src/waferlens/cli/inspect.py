@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from waferlens.cli.output import emit_json, progress, say
+from waferlens.cli.output import counted_progress, emit_json, say
 
 if TYPE_CHECKING:
     from waferlens.inspect import InspectResult
@@ -48,18 +48,7 @@ def inspect(
     """Measure images with a bundle; the same command resumes a run that was interrupted."""
     from waferlens.inspect import inspect_paths
 
-    # the bar needs its total, and the total is known only when the images are found
-    bar, advance, before = None, None, 0
-
-    def show(done: int, total: int) -> None:
-        nonlocal bar, advance, before
-        if bar is None:
-            bar = progress(total, "images", quiet=json)
-            advance = bar.__enter__()
-        advance(done - before)
-        before = done
-
-    try:
+    with counted_progress("images", quiet=json) as show:
         result = inspect_paths(
             paths,
             bundle,
@@ -76,9 +65,6 @@ def inspect(
             store=store,
             progress=show,
         )
-    finally:
-        if bar is not None:
-            bar.__exit__(None, None, None)
     if json:
         emit_json(result)
     else:

@@ -6,7 +6,7 @@ import json
 import math
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, is_dataclass
 from pathlib import Path, PurePath
 from typing import Any
@@ -119,3 +119,24 @@ def progress(total: int | None, label: str, *, quiet: bool = False) -> Iterator[
     with Progress(*columns, console=Console(stderr=True), speed_estimate_period=10) as bar:
         task = bar.add_task(label, total=total)
         yield lambda steps: bar.advance(task, steps)
+
+
+@contextmanager
+def counted_progress(label: str, *, quiet: bool = False) -> Iterator[Callable[[int, int], None]]:
+    """As `progress`, for work that learns its total on the way.
+
+    Yields:
+        A function that takes how many are done and how many there are in all.
+    """
+    with ExitStack() as stack:
+        advance: Callable[[int], None] | None = None
+        before = 0
+
+        def show(done: int, total: int) -> None:
+            nonlocal advance, before
+            if advance is None:
+                advance = stack.enter_context(progress(total, label, quiet=quiet))
+            advance(done - before)
+            before = done
+
+        yield show

@@ -1,15 +1,19 @@
-"""`waferlens train`: the network of a recipe, from data."""
+"""`waferlens train`: the network of a recipe from data, or the good part of a golden recipe from good images."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from waferlens.cli.output import emit_json, make_folder, say
+from waferlens.cli.output import counted_progress, emit_json, make_folder, say
+from waferlens.errors import UsageError
 from waferlens.extras import require
+
+if TYPE_CHECKING:
+    from waferlens.recipe import Recipe
 
 app = typer.Typer()
 
@@ -20,7 +24,7 @@ def train(
     overrides: Annotated[
         list[str] | None, typer.Argument(metavar="a.b=c", help="Settings written over the recipe.")
     ] = None,
-    data: Annotated[Path, typer.Option(help="Folder in the challenge's layout, with depth maps.")] = ...,  # type: ignore[assignment]
+    data: Annotated[Path, typer.Option(help="Folder in the challenge's layout; good images for golden.")] = ...,  # type: ignore[assignment]
     out: Annotated[Path, typer.Option(help="Folder of the run; an interrupted run in it goes on.")] = ...,  # type: ignore[assignment]
     start: Annotated[
         Path | None, typer.Option("--from", help="A finished run of the same network to begin with.")
@@ -28,10 +32,16 @@ def train(
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print a machine-readable result.")] = False,
 ) -> None:
-    """Train the network of a recipe; the same command resumes a run that was interrupted."""
+    """Train the network of a recipe; the same command resumes a run that was interrupted.
+
+    A golden recipe is fitted to good images instead; its run is a bundle already.
+    """
     from waferlens.recipe import load_recipe
 
     resolved = load_recipe(recipe, overrides or [])
+    if resolved.station == "golden":
+        _fit(resolved, data, out, start, json)
+        return
     require("train", "lightning")
     make_folder(out)
     from waferlens.train import train as run
@@ -44,3 +54,21 @@ def train(
             f"{out}: {result.epochs} epochs, RMSE {result.rmse_validation:.3f} grey on validation, "
             f"{result.cpu_seconds / 60:.1f} CPU-min (ended by {result.stopped})"
         )
+
+
+def _fit(recipe: Recipe, data: Path, out: Path, start: Path | None, json: bool) -> None:
+    from waferlens.prepare.golden import fit
+
+    if start is not None:
+        raise UsageError(f"--from means nothing to {recipe.name}: it is fitted anew from good images")
+    with counted_progress("images", quiet=json) as show:
+        result = fit(recipe, data, out, show)  # type: ignore[arg-type]
+    if json:
+        emit_json(result)
+        return
+    for name, reason in result.left_out.items():
+        say(f"left out: {name}: {reason}")
+    say(
+        f"{out}: template of {result.template_images} images, threshold {result.factor:.3g} times what is tolerated "
+        f"from {result.calibration_images} others; {result.promise} ({result.seconds:.1f} s)"
+    )

@@ -46,6 +46,7 @@ class HoleWork:
     maps: bool
 
     chunk: ClassVar[int] = 256
+    finds: ClassVar[bool] = False
     columns: ClassVar[tuple[str, ...]] = tuple(UNITS)
 
     @property

@@ -22,6 +22,7 @@ from waferlens.bundle.files import Bundle, open_bundle
 from waferlens.errors import UsageError
 from waferlens.inspect.folder import (
     DATABASE,
+    FINDINGS,
     LOG,
     QUARANTINE,
     RESULTS,
@@ -99,6 +100,7 @@ def inspect_paths(
         BundleError: the bundle cannot be used.
     """
     # here and not above: opening a bundle, asking for help or refusing an option need no database
+    from waferlens.store.findings import write_findings_csv
     from waferlens.store.results import Store
     from waferlens.store.tables import write_quarantine_csv, write_results_csv
 
@@ -148,6 +150,8 @@ def inspect_paths(
                     if progress is not None:
                         progress(stored, plan.items)
             write_quarantine_csv(database, run, out / QUARANTINE)
+            if work.finds:
+                write_findings_csv(database, run, out / FINDINGS)
             write_results_csv(database, run, out / RESULTS, work.columns)
         counted = database.counts(run)
         verdicts, quarantined = Counter({"OK": 0, "review": 0, "NG": 0}), 0

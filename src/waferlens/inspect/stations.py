@@ -13,7 +13,7 @@ from waferlens.store.rows import ImageResult
 
 OPTIONS = {
     "hole": ("limits", "pixel_nm", "depth_nm_per_grey", "level"),
-    "golden": ("reference", "pair_by", "pixel_nm"),
+    "golden": ("reference", "pair_by"),
 }
 """What may be asked of each station."""
 _SPOKEN = {"limits": "limit"}  # as the command line calls it
@@ -29,6 +29,10 @@ class Work(Protocol):
     @property
     def columns(self) -> Sequence[str]:
         """Names of its measurands in the order of the table's columns."""
+
+    @property
+    def finds(self) -> bool:
+        """Whether it looks for findings; then there is a table of them, if an empty one."""
 
     @property
     def folders(self) -> tuple[str, ...]:

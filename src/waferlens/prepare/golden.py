@@ -1,0 +1,345 @@
+"""Fits a golden recipe: a reference and its spread from some of the good images, a threshold from the others.
+
+Nothing is learned by a network and no torch is needed. A run folder of such a fit is a bundle already.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import math
+import platform
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from jaxtyping import Float32
+
+from waferlens import __version__
+from waferlens.bundle.files import CALIBRATION, CARD, GOLDEN, RECIPE, RUNCARD, write_bundle
+from waferlens.bundle.golden import MAD_TO_SD, GoldenSession
+from waferlens.bundle.reference import Reference, fitted_reference
+from waferlens.errors import FormatError, InputError, UsageError
+from waferlens.load.folder import image_paths, read_image
+from waferlens.ops.conformal import Guarantee, RiskGuarantee, conformal_threshold, needed_images, risk_threshold
+from waferlens.ops.photometry import gain_offset
+from waferlens.ops.registration import register, warped
+from waferlens.recipe import as_yaml
+from waferlens.recipe.golden import GoldenRecipe, Template
+from waferlens.records import Image, RunCard
+
+GOOD = "good"
+"""If the data folder has a folder of this name, that one is read: what `simulate field` and users with defects have."""
+STACK_BYTES = 512 * 2**20
+"""Most memory the images of a template may take; larger images make templates of fewer [byte]"""
+PRIOR_DEGREES = 8.0
+"""Weight of the neighbourhood in a pixel's spread, in images: few images tell a single pixel's spread badly."""
+PRIOR_PX = 7
+"""Side of that neighbourhood [px]"""
+FINDINGS_BOUND = 100
+"""False findings of one image that are counted towards a rate per mm²; an image with more is told as a whole."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """What a fit came to."""
+
+    run: str
+    images: int
+    """Good images that were used."""
+    template_images: int
+    calibration_images: int
+    factor: float
+    """The threshold, in units of what is tolerated."""
+    guarantee: dict[str, Any] | None
+    """What it promises; None if no rate is stated."""
+    promise: str
+    left_out: dict[str, str]
+    """Images that were not used, with the reason of each."""
+    seconds: float
+
+
+def fit(recipe: GoldenRecipe, data: Path, out: Path, progress: Callable[[int, int], None] | None = None) -> Fitted:
+    """Fits a golden recipe to a folder of good images and writes the bundle.
+
+    Args:
+        recipe: with a method that is fitted.
+        data: folder of good images, or one with a folder `good` in it.
+        out: the run's folder, which is the bundle; or a file that ends in `.zip`.
+        progress: called with the images done and their total.
+
+    Raises:
+        UsageError: the method is not fitted, or there are too few good images for the stated rate.
+        InputError: images cannot be read, differ in size or kind, or cannot be laid over one another.
+        BundleError: something else stands at `out`.
+    """
+    began = time.perf_counter()
+    started = time.strftime("%Y-%m-%dT%H:%M:%S%z")
+    if recipe.method.kind == "die-to-die":
+        raise UsageError(
+            f"{recipe.name} compares neighbours and is fitted to nothing; use it as it is: "
+            f"waferlens inspect DIES --bundle {recipe.name} --out DIR"
+        )
+    folder = data / GOOD if (data / GOOD).is_dir() else data
+    paths = image_paths(folder)
+    template_paths, calibration_paths = _divided(recipe, paths, folder)
+    total, done = len(template_paths) + len(calibration_paths), 0
+
+    def advance(count: int = 1) -> None:
+        nonlocal done
+        done += count
+        if progress is not None:
+            progress(done, total)
+
+    left_out: dict[str, str] = {}
+    reference = _template(recipe, [read_image(path) for path in template_paths], left_out, advance)
+    session = GoldenSession(recipe, recipe.threshold.factor, reference)
+    factor, guarantee, alarmed = _threshold(session, calibration_paths, left_out, advance)
+    told = None if guarantee is None else asdict(guarantee)
+    promise = str(guarantee) if guarantee is not None else "no rate of false alarms is stated"
+    seconds = round(time.perf_counter() - began, 2)
+    facts = {
+        "folder": folder.name,
+        "images": len(paths),
+        "template": reference.images,
+        "calibration": len(calibration_paths),
+        "not_compared": alarmed,
+        "images_sha256": _sum(paths),
+    }
+    card = RunCard(
+        kind="fit",
+        recipe=recipe.model_dump(mode="json"),
+        seeds={"fit": recipe.fit.seed},
+        versions={
+            "waferlens": __version__,
+            "python": platform.python_version(),
+            **{name: importlib.metadata.version(name) for name in ("numpy", "opencv-python-headless")},
+        },
+        data=facts,
+        sources=[recipe.source, *recipe.builds_on],
+        results={"factor": factor, "guarantee": told, "left_out": left_out},
+        machine={"machine": platform.machine()},
+        started=started,
+        seconds=seconds,
+    )
+    write_bundle(
+        out,
+        {
+            RECIPE: as_yaml(recipe),
+            RUNCARD: asdict(card),
+            GOLDEN: reference.to_bytes(),
+            CALIBRATION: {"version": 1, "threshold": {"factor": factor, "guarantee": told}, "data": facts},
+            CARD: _card(recipe, facts, factor, promise, left_out),
+        },
+    )
+    return Fitted(
+        str(out),
+        len(paths) - len(left_out),
+        reference.images,
+        len(calibration_paths),
+        factor,
+        told,
+        promise,
+        left_out,
+        seconds,
+    )
+
+
+def _divided(recipe: GoldenRecipe, paths: Sequence[Path], folder: Path) -> tuple[list[Path], list[Path]]:
+    """Which good images make the template and which set the threshold."""
+    if len(paths) < 2:
+        raise InputError(
+            folder,
+            f"holds {len(paths)} image; a template needs at least 2. With one good image use direct mode: "
+            f"waferlens inspect IMAGES --bundle {recipe.name} --reference IMAGE --out DIR",
+        )
+    order = np.random.default_rng(recipe.fit.seed).permutation(len(paths))
+    rate = recipe.threshold.false_alarm_rate
+    if rate is None:
+        chosen = sorted(order[: recipe.fit.max_template_images])
+        return [paths[index] for index in chosen], []
+    count = max(2, min(round((1 - recipe.fit.calibration_fraction) * len(paths)), recipe.fit.max_template_images))
+    if recipe.threshold.per == "image" and len(paths) - count < needed_images(rate):
+        # a template of fewer images is worse, a rate without images to support it is none
+        count = max(2, len(paths) - needed_images(rate))
+        needed = needed_images(rate)
+        if len(paths) - count < needed:
+            raise UsageError(
+                f"{folder}: holds {len(paths)} good images; a false-alarm rate of {rate:.3g} takes {needed} "
+                f"to set the threshold and at least 2 more for the template. Add good images, state a higher rate "
+                f"(threshold.false_alarm_rate=…), or none (threshold.false_alarm_rate=null)"
+            )
+    return [paths[index] for index in sorted(order[:count])], [paths[index] for index in sorted(order[count:])]
+
+
+def _template(
+    recipe: GoldenRecipe, good: Sequence[Image], left_out: dict[str, str], advance: Callable[[], None]
+) -> Reference:
+    """The reference: good images laid over one another, twice, the second time over what the first gave."""
+    first = good[0]
+    for image in good:
+        if image.pixels.shape != first.pixels.shape or image.full_scale != first.full_scale:
+            raise InputError(
+                image.path,
+                f"is {_what(image)}, {Path(first.path).name} is {_what(first)}; a template needs images alike",
+            )
+    room = max(2, STACK_BYTES // (4 * first.pixels.size))
+    good = good[:room]
+    laid: list[np.ndarray] = []
+    used: list[Image] = []
+    for anchor in good[:3]:  # the first one may be the odd one out
+        laid, used, refused = _laid(recipe, good, anchor.pixels.astype(np.float32))
+        if len(laid) > len(good) / 2:
+            break
+    else:
+        name, why = next(iter(refused.items()))
+        raise InputError(
+            Path(first.path).parent,
+            f"only {len(laid)} of {len(good)} good images can be laid over one another ({Path(name).name}: {why}); "
+            "are they of one product and one place on it?",
+        )
+    left_out |= refused
+    centre = _centre(recipe, laid)
+    laid, _, refused = _laid(recipe, used, centre)
+    left_out |= refused
+    centre = _centre(recipe, laid)
+    for _ in good:
+        advance()
+    method = recipe.method
+    robust = method.spread == "mad" if isinstance(method, Template) else True
+    spread = _spread(np.stack(laid), centre, robust)
+    return fitted_reference(recipe, centre, spread, first.full_scale, len(laid), Path(first.path).parent.name)
+
+
+def _laid(
+    recipe: GoldenRecipe, good: Sequence[Image], onto: Float32[np.ndarray, "h w"]
+) -> tuple[list[np.ndarray], list[Image], dict[str, str]]:
+    """Good images on the grid and in the brightness of a first reference, and those that cannot be laid there."""
+    spec = recipe.registration
+    laid, used, refused = [], [], {}
+    for image in good:
+        found = register(
+            onto,
+            image.pixels,
+            motion=spec.motion,
+            max_shift_px=spec.max_shift_px,
+            max_angle_deg=spec.max_angle_deg,
+            min_score=spec.min_score,
+        )
+        if found.reason:
+            refused[image.path] = found.reason
+            continue
+        pixels, seen = warped(image.pixels.astype(np.float32), found, onto.shape)
+        if recipe.photometry.gain_offset:
+            gain, offset = gain_offset(onto, pixels, seen)
+            pixels = np.float32(gain) * pixels + np.float32(offset)
+        pixels[~seen] = onto[~seen]
+        laid.append(pixels)
+        used.append(image)
+    return laid, used, refused
+
+
+def _centre(recipe: GoldenRecipe, laid: Sequence[np.ndarray]) -> Float32[np.ndarray, "h w"]:
+    mean = isinstance(recipe.method, Template) and recipe.method.centre == "mean"
+    stack = np.stack(laid)
+    return (stack.mean(0) if mean else np.median(stack, axis=0)).astype(np.float32)
+
+
+def _spread(
+    stack: Float32[np.ndarray, "n h w"], centre: Float32[np.ndarray, "h w"], robust: bool
+) -> Float32[np.ndarray, "h w"]:
+    """Standard deviation of good images at each pixel, held by that of its neighbourhood.
+
+    A pixel's own variance from n images has n - 1 degrees of freedom; the mean variance around it counts as some more.
+
+    Source: G. K. Smyth, Stat. Appl. Genet. Mol. Biol. 3 (2004), the moderated variance.
+    """
+    degrees = len(stack) - 1
+    if robust:
+        own = np.square(MAD_TO_SD * np.median(np.abs(stack - centre), axis=0)) * len(stack) / max(degrees, 1)
+    else:
+        own = np.square(stack - centre).sum(0) / max(degrees, 1)
+    around = cv2.blur(own.astype(np.float32), (PRIOR_PX, PRIOR_PX), borderType=cv2.BORDER_REFLECT)
+    return np.sqrt((degrees * own + PRIOR_DEGREES * around) / (degrees + PRIOR_DEGREES)).astype(np.float32)
+
+
+def _threshold(
+    session: GoldenSession, paths: Sequence[Path], left_out: dict[str, str], advance: Callable[[], None]
+) -> tuple[float, Guarantee | RiskGuarantee | None, int]:
+    """The threshold in units of what is tolerated, what it promises, and how many images could not be compared."""
+    spec = session.recipe.threshold
+    if spec.false_alarm_rate is None:
+        return spec.factor, None, 0
+    levels, scores, areas, refused = [], [], [], 0
+    for path in paths:
+        image = read_image(path)
+        try:
+            compared = session.compare(image)
+        except FormatError as wrong:  # of another kind, or constant: no good image of this product
+            left_out[str(path)] = wrong.reason
+            advance()
+            continue
+        refused += bool(compared.reason)
+        if spec.per == "image":
+            levels.append(session.alarm_level(compared))
+        elif compared.deviation is not None:
+            pixel_um = session.recipe.input.pixel_um or (image.pixel_nm and image.pixel_nm / 1000)
+            if not pixel_um:
+                raise UsageError(
+                    f"{path}: a rate per mm² needs a pixel size, and no tag says one; set input.pixel_um=…"
+                )
+            found = session.findings_at(compared, spec.factor)
+            scores.append(np.array([one.score * spec.factor for one in found if one.critical]))
+            areas.append(image.pixels.size * pixel_um**2 * 1e-6)
+        advance()
+    if spec.per == "image":
+        threshold, guarantee = conformal_threshold(np.array(levels), spec.false_alarm_rate)
+        if math.isinf(threshold):
+            raise UsageError(
+                f"{refused} of {len(levels)} good images cannot be compared with the template, more than a rate of "
+                f"{spec.false_alarm_rate:.3g} allows; look at their registration (registration.motion, .min_score)"
+            )
+        return threshold, guarantee, refused
+    threshold, risk = risk_threshold(
+        scores, np.array(areas), spec.false_alarm_rate, bound=FINDINGS_BOUND, floor=spec.factor
+    )
+    return threshold, risk, refused
+
+
+def _card(recipe: GoldenRecipe, facts: dict[str, Any], factor: float, promise: str, left_out: dict[str, str]) -> str:
+    lines = [
+        f"# {recipe.name}",
+        "",
+        f"{recipe.summary}.",
+        "",
+        f"* Template of {facts['template']} good images of {facts['images']} in `{facts['folder']}`.",
+        f"* Threshold {factor:.4g} times what is tolerated, set by {facts['calibration']} other good images.",
+        f"* Promise: {promise}.",
+    ]
+    if facts["not_compared"]:
+        lines.append(f"* {facts['not_compared']} of them could not be registered; such images are `review`.")
+    if left_out:
+        lines.append(f"* {len(left_out)} images were left out; `runcard.json` says why.")
+    lines += [
+        "",
+        "The promise holds for images taken like these: same product, tool and settings. After a change of any of",
+        "them, fit again. It says nothing about which defects are found; where they are known, `evaluate` does.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _sum(paths: Sequence[Path]) -> str:
+    """sha256 over the names and contents of the images, in order."""
+    summed = hashlib.sha256()
+    for path in paths:
+        summed.update(path.name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
+    return summed.hexdigest()
+
+
+def _what(image: Image) -> str:
+    h, w = image.pixels.shape
+    return f"{w}x{h} px with white at {image.full_scale:g}"
