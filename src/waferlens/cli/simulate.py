@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from waferlens.cli.output import emit_json, progress, say
+from waferlens.cli.output import as_json, emit_json, progress, say
 from waferlens.errors import UsageError
 
 app = typer.Typer(no_args_is_help=True)
@@ -85,6 +85,56 @@ def hole(
                    "pixels_sha256": written.pixels_sha256, "seconds": round(seconds, 3)})  # fmt: skip
     else:
         say(f"{out}: {written.images} images, {written.depth_maps} depth maps of {written.world} in {seconds:.1f} s")
+
+
+@app.command()
+def field(
+    out: Annotated[Path, typer.Argument(help="Folder to write; it must not hold a data set yet.")],
+    images: Annotated[int, typer.Option(min=1, help="Good pictures.")] = 200,
+    defective: Annotated[int, typer.Option(min=0, help="Pictures with a defect, each with its twin without.")] = 50,
+    rows: Annotated[int, typer.Option(min=1, help="Holes along y, in cells of 72 px.")] = 3,
+    columns: Annotated[int, typer.Option(min=1, help="Holes along x, in cells of 48 px.")] = 4,
+    domain: Annotated[str, typer.Option(help="Domain of the hole station, or a YAML file.")] = "sim",
+    seed: Annotated[int, typer.Option(min=0, max=MOST_SEED, help="Seed: the product and all its pictures.")] = 1,
+    nuisance: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0, max=1.0, help="Share of the material and instrument ranges; the domain's own if not set."
+        ),
+    ] = None,
+    shift_px: Annotated[float, typer.Option(min=0.0, help="Greatest stage shift along each axis [px].")] = 3.0,
+    angle_deg: Annotated[float, typer.Option(min=0.0, help="Greatest rotation to either side [deg].")] = 0.3,
+    kind: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Defect to plant, repeatable; all if not set: particle, residue, missing, bridge, pinhole, scratch."
+        ),
+    ] = None,
+    bits: Annotated[int, typer.Option(help="8, or 16 to keep the camera's fractions of a grey.")] = 8,
+    workers: Annotated[int, typer.Option(min=1, help="Processes; the bytes do not depend on it.")] = 1,
+    json: Annotated[bool, typer.Option("--json", help="Print a machine-readable result.")] = False,
+) -> None:
+    """Arrays of holes of one product: good ones, defective ones, and the same ones without the defect."""
+    from waferlens.simulate.hole.dataset import hole_world
+    from waferlens.simulate.hole.defects import KIND_NAMES, DefectSpec
+    from waferlens.simulate.hole.field import FieldSpec
+    from waferlens.simulate.hole.twins import write_fields
+
+    started = time.perf_counter()
+    spec = FieldSpec(rows=rows, columns=columns, shift_px=shift_px, angle_deg=angle_deg, bits=bits)
+    defects = DefectSpec(kinds=tuple(kind) if kind else KIND_NAMES)
+    with progress(1 + images + 2 * defective, "images", quiet=json) as advance:
+        written = write_fields(
+            out, hole_world(domain, nuisance), images, defective, seed, spec, defects, workers, advance
+        )
+    seconds = time.perf_counter() - started
+    if json:
+        emit_json({**as_json(written), "folder": out, "seconds": round(seconds, 3)})
+    else:
+        say(
+            f"{out}: {written.good} good fields of {written.width_px}x{written.height_px} px, {written.defective} "
+            f"defective with their twins, {written.defects} defects of {written.world} in {seconds:.1f} s"
+        )
 
 
 @app.command()
