@@ -166,7 +166,7 @@ def test_misuse_is_told(change, told):
 
 def test_misuse_of_find_is_told():
     image, reference = np.zeros((3, 4), np.uint8), np.zeros((3, 4), np.float32)
-    with pytest.raises(UsageError, match="every tolerance must be a positive"):
+    with pytest.raises(UsageError, match="a tolerance must be a positive"):
         find(image, reference, 1, 0, 1)
     with pytest.raises(UsageError, match="opening_px must be a whole number of at least 1, got 0"):
         find(image, reference, 1, 1, 1, opening_px=0)

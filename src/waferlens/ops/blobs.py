@@ -20,10 +20,23 @@ from jaxtyping import Bool, Float, Int
 from numba import njit
 
 from waferlens.errors import UsageError
-from waferlens.ops.difference import IMAGE_TYPES, deviation, opened, plane, same_grid, whole
+from waferlens.ops.difference import (
+    IMAGE_TYPES,
+    Opening,
+    all_over,
+    as_float,
+    grey_row,
+    greys,
+    plane,
+    same_grid,
+    side,
+    strongest_bits,
+    whole,
+)
 
+_BAND_PIXELS = 2**17  # of the deviation at a time: half a megabyte, which stays near the core
 # Columns of the tables of pieces
-_AREA, _X0, _Y0, _X1, _Y1, _LIGHT = range(6)
+_AREA, _X0, _Y0, _X1, _Y1, _SIGN = range(6)
 _PEAK, _TOTAL, _DIFFERENCE = range(3)
 
 
@@ -82,19 +95,17 @@ def blobs(
             without reference or the other way round.
     """
     deviation = plane("deviation", deviation, (np.float32,))
-    threshold, merge, least = _limits(threshold, merge_px, min_area_px, deviation.shape)
     if (image is None) != (reference is None):
         raise UsageError("contrast needs both image and reference, or none of them")
     if image is None:
-        image = np.zeros((0, 0), np.uint8)
-        reference = np.zeros((0, 0), np.float32)
-        image.flags.writeable = reference.flags.writeable = False
+        image, reference = all_over(0, np.uint8)[:0], all_over(0, np.float32)[:0]
     else:
         image, reference = plane("image", image, IMAGE_TYPES), plane("reference", reference, (np.float32,))
         same_grid("image", image, deviation)
         same_grid("reference", reference, deviation)
-    found = _blobs(deviation, threshold, merge, image, reference, np.float32(gain), np.float32(offset))
-    return _sorted(*found, least, contrast=image.size > 0)
+    pieces = _Pieces(deviation.shape, threshold, merge_px, min_area_px, image, reference, gain, offset)
+    pieces.take(deviation, np.ones(len(deviation), np.bool_))
+    return pieces.found(pieces.strongest)
 
 
 def find(
@@ -132,193 +143,227 @@ def find(
     Raises:
         UsageError: as for the parts.
     """
-    opening_px = whole("opening_px", opening_px, 1)
-    units = opened(deviation(image, reference, light, dark, gain=gain, offset=offset, care=care), opening_px)
-    return blobs(
-        units,
-        threshold,
-        merge_px=merge_px,
-        min_area_px=min_area_px,
-        image=image,
-        reference=reference,
-        gain=gain,
-        offset=offset,
-    )
+    image, reference = plane("image", image, IMAGE_TYPES), plane("reference", reference, (np.float32,))
+    size = side("opening_px", opening_px, image)
+    h, w = image.shape
+    opening = Opening(image, reference, light, dark, gain, offset, care, size)
+    pieces = _Pieces(image.shape, threshold, merge_px, min_area_px, image, reference, gain, offset)
+    band = np.empty((min(h, max(1, _BAND_PIXELS // w)), w), np.float32)
+    for top in range(0, h, len(band)):
+        units = band[: h - top]
+        pieces.take(units, opening.rows(units, threshold))
+    return pieces.found(opening.score)
 
 
-def _limits(threshold: float, merge_px: int, min_area_px: int, shape: tuple[int, int]) -> tuple[np.float32, int, int]:
-    if not (math.isfinite(threshold) and threshold >= 0):
-        raise UsageError(f"threshold must be 0 or a positive number, got {threshold}")
-    # Beyond the larger side nothing changes any more, and the rows in memory stay few.
-    merge = min(whole("merge_px", merge_px, 0), max(shape))
-    return np.float32(threshold), merge, whole("min_area_px", min_area_px, 1)
+class _Pieces:
+    """Pieces of a map that comes some rows at a time."""
+
+    def __init__(
+        self,
+        shape: tuple[int, int],
+        threshold: float,
+        merge_px: int,
+        min_area_px: int,
+        image: np.ndarray,
+        reference: np.ndarray,
+        gain: float,
+        offset: float,
+    ) -> None:
+        if not (math.isfinite(threshold) and threshold >= 0):
+            raise UsageError(f"threshold must be 0 or a positive number, got {threshold}")
+        # Beyond the larger side nothing changes any more, and the rows in memory stay few.
+        merge = min(whole("merge_px", merge_px, 0), max(shape))
+        self._least_area = whole("min_area_px", min_area_px, 1)
+        self._threshold = np.float32(threshold)
+        self._contrast = greys(image), reference, np.float32(gain), np.float32(offset)
+        self._rows = _row_room(shape[1], merge)
+        self._tables = _piece_room(1024)
+        self._begun, self._next = 0, 0
+        self.strongest = 0.0
+
+    def take(self, units: np.ndarray, beyond: np.ndarray) -> None:
+        """Take the next rows; those not beyond the threshold are not looked at."""
+        units = plane("deviation", units, (np.float32,))
+        self._tables, self._begun, strongest = _take(
+            units, beyond, self._threshold, self._contrast, self._next, self._rows, self._tables, self._begun
+        )
+        self._next += len(units)
+        self.strongest = max(self.strongest, as_float(strongest))
+
+    def found(self, score: float) -> Blobs:
+        """All pieces, once all rows have been taken."""
+        parent, counts, sums = (table[: self._begun] for table in self._tables)
+        # Whoever is not its own parent has been added to it.
+        kept = np.flatnonzero((parent == np.arange(len(parent))) & (counts[:, _AREA] >= self._least_area))
+        counts, sums = counts[kept], sums[kept]
+        order = np.lexsort((counts[:, _X0], counts[:, _Y0], -sums[:, _PEAK]))
+        counts, sums = counts[order], sums[order]
+        area = counts[:, _AREA]
+        return Blobs(
+            box=counts[:, _X0 : _Y1 + 1] + np.array([-0.5, -0.5, 0.5, 0.5]),
+            area_px=area,
+            peak=sums[:, _PEAK],
+            total=sums[:, _TOTAL],
+            contrast=sums[:, _DIFFERENCE] / area if self._contrast[1].size else np.full(len(area), math.nan),
+            light=counts[:, _SIGN] == 0,
+            score=score,
+        )
 
 
-def _sorted(counts: np.ndarray, sums: np.ndarray, score: float, least: int, *, contrast: bool) -> Blobs:
-    large = counts[:, _AREA] >= least
-    counts, sums = counts[large], sums[large]
-    order = np.lexsort((counts[:, _X0], counts[:, _Y0], -sums[:, _PEAK]))
-    counts, sums = counts[order], sums[order]
-    area = counts[:, _AREA]
-    return Blobs(
-        box=counts[:, _X0 : _Y1 + 1] + np.array([-0.5, -0.5, 0.5, 0.5]),
-        area_px=area,
-        peak=sums[:, _PEAK],
-        total=sums[:, _TOTAL],
-        contrast=sums[:, _DIFFERENCE] / area if contrast else np.full(len(area), math.nan),
-        light=counts[:, _LIGHT] == 1,
-        score=float(score),
-    )
+def _row_room(w: int, merge: int) -> tuple[np.ndarray, ...]:
+    """A row and its differences, its marks, runs (sign, row of the ring, run; first, last, piece), and how many.
+
+    There is at least one mark more than there are pixels: it ends the last run.
+    """
+    runs, number = np.zeros((2, merge + 2, (w + 1) // 2, 3), np.int32), np.zeros((2, merge + 2), np.int64)
+    return np.zeros(w, np.float32), np.zeros(w, np.float32), np.zeros(w // 8 + 1, np.uint64), runs, number
 
 
 # --------------------------------------------------------------------------------------------------- the kernels
-# What is known while rows go by, of either sign (index 0 dark, 1 light): the runs of this row and of the merge + 1 rows
-# before it, in a ring; and of every piece begun so far its parent, its counts and its sums.
+# What is known while rows go by: the runs of this row and of the merge + 1 rows before it, in a ring, of light (0) and
+# dark (1) apart, each with its piece; and of every piece begun so far its parent, its counts and its sums.
 
 
 @njit(nogil=True, cache=True)
-def _blobs(deviation, threshold, merge, image, reference, gain, offset):
-    h, w = deviation.shape
-    first, last, piece, number = _ring(w, merge)
-    parent, counts, sums = _tables()
-    pieces = 0
-    strongest = np.zeros(w, np.float32)
-    difference = np.zeros(w, np.float32)
-    for y in range(h):
-        units = deviation[y]
-        if _row_beyond(units, threshold, strongest):
-            if image.size:
-                _difference_row(image[y], reference[y], gain, offset, difference)
-            if pieces + w + 1 > parent.size:
-                parent, counts, sums = _larger(parent, counts, sums, pieces, w)
-            for light in range(2):
-                ring, tables = (first, last, piece, number), (parent, counts, sums)
-                pieces = _runs(units, difference, threshold, light, y, *ring, *tables, pieces)
-                _unite_row(y, merge, light, *ring, *tables)
-        else:
-            number[:, y % number.shape[1]] = 0
-    roots = np.flatnonzero(parent[:pieces] == np.arange(pieces))
-    return counts[roots], sums[roots], strongest.max()
+def _piece_room(size):
+    return np.empty(size, np.int32), np.empty((size, 6), np.int64), np.empty((size, 3), np.float64)
 
 
 @njit(nogil=True, cache=True)
-def _ring(w, merge):
-    """Room for the runs of merge + 2 rows: first and last column, piece; and how many there are in each."""
-    room = (2, merge + 2, (w + 1) // 2)
-    return np.empty(room, np.int32), np.empty(room, np.int32), np.empty(room, np.int32), np.zeros(room[:2], np.int32)
+def _take(units, beyond, threshold, contrast, top, room, tables, pieces):
+    """Take some rows, of which the first is row `top` of the map; the tables, and the bits of the strongest pixel."""
+    images, reference, gain, offset = contrast
+    row, difference, words, runs, number = room
+    parent, counts, sums = tables
+    w, ring = units.shape[1], number.shape[1]
+    strongest = np.int32(0)
+    for at in range(len(units)):
+        y = top + at
+        number[0, y % ring] = number[1, y % ring] = 0
+        if not beyond[at]:
+            continue
+        for x in range(w):
+            row[x] = units[at, x]
+        strongest = max(strongest, strongest_bits(row))
+        if not _mark(row, threshold, words):
+            continue
+        if reference.size:
+            grey_row(images, y, difference)
+            for x in range(w):
+                difference[x] -= gain * reference[y, x] + offset
+        if parent.size < pieces + w:
+            parent, counts, sums = _more_room(parent, counts, sums, pieces, w)
+        pieces = _take_row(y, row, difference, words, runs, number, parent, counts, sums, pieces)
+    return (parent, counts, sums), pieces, strongest
 
 
 @njit(nogil=True, cache=True)
-def _tables():
-    return np.empty(1024, np.int32), np.empty((1024, 6), np.int64), np.empty((1024, 3), np.float64)
-
-
-@njit(nogil=True, cache=True)
-def _larger(parent, counts, sums, pieces, more):
+def _more_room(parent, counts, sums, pieces, more):
     """The tables with twice their room, and room for at least so many more pieces."""
-    size = max(2 * parent.size, pieces + more + 1)
-    parent_, counts_, sums_ = np.empty(size, np.int32), np.empty((size, 6), np.int64), np.empty((size, 3), np.float64)
-    parent_[:pieces], counts_[:pieces], sums_[:pieces] = parent[:pieces], counts[:pieces], sums[:pieces]
+    parent_, counts_, sums_ = _piece_room(max(2 * parent.size, pieces + more))
+    for piece in range(pieces):
+        parent_[piece] = parent[piece]
+        for column in range(6):
+            counts_[piece, column] = counts[piece, column]
+        for column in range(3):
+            sums_[piece, column] = sums[piece, column]
     return parent_, counts_, sums_
 
 
 @njit(nogil=True, cache=True)
-def _row_beyond(deviation, threshold, strongest):
-    """Whether any pixel of a row is beyond the threshold; and the strongest of each column so far."""
-    beyond = 0
-    for x in range(deviation.size):
-        strength = abs(deviation[x])
-        beyond |= strength > threshold
-        strongest[x] = strength if strength > strongest[x] else strongest[x]
-    return beyond != 0
-
-
-@njit(nogil=True, cache=True, error_model="numpy")
-def _difference_row(image, reference, gain, offset, difference):
-    for x in range(difference.size):
-        difference[x] = np.float32(image[x]) - (gain * reference[x] + offset)
+def _mark(units, threshold, words):
+    """A byte a pixel, eight to a word: 1 where it is light, 2 where it is dark; whether there is any."""
+    marks = words.view(np.uint8)
+    for x in range(units.size):
+        marks[x] = (1 if units[x] > threshold else 0) + (2 if units[x] < -threshold else 0)
+    some = np.uint64(0)
+    for word in words:
+        some |= word
+    return some != 0
 
 
 @njit(nogil=True, cache=True)
-def _runs(deviation, difference, threshold, light, y, first, last, piece, number, parent, counts, sums, pieces):
-    """The runs of one sign in one row, each a piece of its own with its numbers; how many pieces there are now."""
-    w = deviation.size
-    sign = np.float32(1 if light else -1)
-    row = y % number.shape[1]
-    runs = 0
+def _take_row(y, units, difference, words, runs, number, parent, counts, sums, pieces):
+    """Give every run of a row to the piece it is near, or begin one; how many pieces have been begun."""
+    marks = words.view(np.uint8)
+    ring = number.shape[1]
+    row = y % ring
+    passed = np.zeros((2, ring), np.int64)  # how many runs, a row before, no later run of this row can be near
     x = 0
-    while x < w:
-        if not sign * deviation[x] > threshold:
-            x += 1
+    for word in range(words.size):
+        if words[word] == 0:
             continue
-        start = x
-        peak = np.float32(0)
-        total, contrast = 0.0, 0.0
-        while x < w and sign * deviation[x] > threshold:
-            strength = sign * deviation[x]
-            peak = strength if strength > peak else peak
-            total += strength
-            contrast += difference[x]
-            x += 1
-        first[light, row, runs], last[light, row, runs], piece[light, row, runs] = start, x - 1, pieces
-        runs += 1
-        parent[pieces] = pieces
-        counts[pieces, _AREA] = x - start
-        counts[pieces, _X0], counts[pieces, _X1] = start, x - 1
-        counts[pieces, _Y0], counts[pieces, _Y1] = y, y
-        counts[pieces, _LIGHT] = light
-        sums[pieces, _PEAK], sums[pieces, _TOTAL], sums[pieces, _DIFFERENCE] = peak, total, contrast
-        pieces += 1
-    number[light, row] = runs
+        x = max(x, 8 * word)
+        while x < 8 * word + 8:
+            mark = marks[x]
+            if mark == 0:
+                x += 1
+                continue
+            start, peak, total, contrast = x, np.float32(0), 0.0, 0.0
+            while marks[x] == mark:
+                strength = abs(units[x])
+                peak = max(peak, strength)
+                total += strength
+                contrast += difference[x]
+                x += 1
+            sign = np.int64(mark) - 1
+            piece = _near(y, sign, start, x - 1, runs, number, passed, parent, counts, sums)
+            if piece < 0:
+                piece = pieces
+                pieces += 1
+                parent[piece] = piece
+                counts[piece, _AREA], counts[piece, _SIGN] = 0, sign
+                counts[piece, _X0], counts[piece, _Y0], counts[piece, _X1] = start, y, start
+                sums[piece, _PEAK], sums[piece, _TOTAL], sums[piece, _DIFFERENCE] = 0, 0, 0
+            counts[piece, _AREA] += x - start
+            counts[piece, _X0], counts[piece, _X1] = min(counts[piece, _X0], start), max(counts[piece, _X1], x - 1)
+            counts[piece, _Y1] = y
+            sums[piece, _PEAK] = max(sums[piece, _PEAK], peak)
+            sums[piece, _TOTAL] += total
+            sums[piece, _DIFFERENCE] += contrast
+            run = number[sign, row]
+            runs[sign, row, run, 0], runs[sign, row, run, 1], runs[sign, row, run, 2] = start, x - 1, piece
+            number[sign, row] += 1
     return pieces
 
 
 @njit(nogil=True, cache=True)
-def _unite_row(y, merge, light, first, last, piece, number, parent, counts, sums):
-    """Unite the runs of row y that are near one another, or near runs of the merge + 1 rows before it."""
-    rows = number.shape[1]
-    row = y % rows
-    runs = number[light, row]
-    reach = merge + 1
-    for run in range(1, runs):
-        if first[light, row, run] - last[light, row, run - 1] <= reach:
-            _unite(piece[light, row, run - 1], piece[light, row, run], parent, counts, sums)
-    for before in range(1, min(reach, y) + 1):
-        above = (y - before) % rows
-        there = 0
-        for run in range(runs):
-            low, high = first[light, row, run] - reach, last[light, row, run] + reach
-            while there < number[light, above] and last[light, above, there] < low:
-                there += 1
-            # The last one that touches may touch the next run too; the ones before it are then united through it.
-            while there < number[light, above] and first[light, above, there] <= high:
-                _unite(piece[light, above, there], piece[light, row, run], parent, counts, sums)
-                there += 1
-            there = max(there - 1, 0)
+def _near(y, sign, start, stop, runs, number, passed, parent, counts, sums):
+    """The piece that a run is near, made one of all that it is near; -1 where there is none."""
+    ring = number.shape[1]
+    reach = ring - 1
+    piece = np.int64(-1)
+    for before in range(min(reach, y) + 1):
+        row = (y - before) % ring
+        there = passed[sign, before]
+        while there < number[sign, row] and runs[sign, row, there, 1] < start - reach:
+            there += 1
+        # The last one that is near may be near the next run too; those before it are then reached through it.
+        passed[sign, before] = there
+        while there < number[sign, row] and runs[sign, row, there, 0] <= stop + reach:
+            passed[sign, before] = there
+            other = np.int64(runs[sign, row, there, 2])
+            while parent[other] != other:
+                parent[other] = parent[parent[other]]
+                other = np.int64(parent[other])
+            piece = other if piece < 0 else _unite(piece, other, parent, counts, sums)
+            there += 1
+    return piece
 
 
 @njit(nogil=True, cache=True)
-def _root(one, parent):
-    while parent[one] != one:
-        parent[one] = parent[parent[one]]
-        one = parent[one]
-    return one
-
-
-@njit(nogil=True, cache=True)
-def _unite(one, other, parent, counts, sums):
-    """Make one piece of two: the older one takes the numbers of the younger."""
-    one, other = _root(one, parent), _root(other, parent)
-    if one == other:
-        return
-    if other < one:
-        one, other = other, one
-    parent[other] = one
-    counts[one, _AREA] += counts[other, _AREA]
+def _unite(piece, other, parent, counts, sums):
+    """Make one piece of two, which are their own parents: the older takes the numbers of the younger."""
+    if piece == other:
+        return piece
+    piece, other = min(piece, other), max(piece, other)
+    parent[other] = piece
+    counts[piece, _AREA] += counts[other, _AREA]
     for low in (_X0, _Y0):
-        counts[one, low] = min(counts[one, low], counts[other, low])
+        counts[piece, low] = min(counts[piece, low], counts[other, low])
     for high in (_X1, _Y1):
-        counts[one, high] = max(counts[one, high], counts[other, high])
-    sums[one, _PEAK] = max(sums[one, _PEAK], sums[other, _PEAK])
-    sums[one, _TOTAL] += sums[other, _TOTAL]
-    sums[one, _DIFFERENCE] += sums[other, _DIFFERENCE]
+        counts[piece, high] = max(counts[piece, high], counts[other, high])
+    sums[piece, _PEAK] = max(sums[piece, _PEAK], sums[other, _PEAK])
+    sums[piece, _TOTAL] += sums[other, _TOTAL]
+    sums[piece, _DIFFERENCE] += sums[other, _DIFFERENCE]
+    return piece

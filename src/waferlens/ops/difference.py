@@ -16,12 +16,15 @@ import math
 
 import cv2
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from numba import njit
 
 from waferlens.errors import UsageError
 
 IMAGE_TYPES = (np.uint8, np.uint16, np.float32)
+ALL = -1.0
+"""A limit that every row is beyond"""
+_NEXT, _LAST, _STRONGEST = range(3)  # of the state: next row, the row that brought the last core beyond the limit
 
 
 def deviation(
@@ -51,11 +54,7 @@ def deviation(
     Raises:
         UsageError: shapes differ, a type is not one of the above, or a tolerance is not positive.
     """
-    image, reference, light_map, dark_map, care_map = maps(image, reference, light, dark, care)
-    out = np.empty(image.shape, np.float32)
-    if not _deviations(image, reference, light_map, dark_map, care_map, np.float32(gain), np.float32(offset), out):
-        raise not_positive()
-    return out
+    return Opening(image, reference, light, dark, gain, offset, care).whole()
 
 
 def opened(deviation: Float[np.ndarray, "h w"], size_px: int) -> Float[np.ndarray, "h w"]:
@@ -73,12 +72,8 @@ def opened(deviation: Float[np.ndarray, "h w"], size_px: int) -> Float[np.ndarra
     Raises:
         UsageError: size_px is not a positive whole number.
     """
-    size = whole("size_px", size_px, 1)
-    deviation = plane("deviation", deviation, (np.float32,))
-    if size == 1:
-        return np.array(deviation)
-    lightest = _opened_part(np.maximum(deviation, 0), size)
-    return lightest - _opened_part(np.maximum(-deviation, 0), size)
+    size = side("size_px", size_px, plane("deviation", deviation, (np.float32,)))
+    return Opening(deviation, size=size).whole()
 
 
 def edge_tolerance(reference: Float[np.ndarray, "h w"], position_px: float) -> Float[np.ndarray, "h w"]:
@@ -105,6 +100,76 @@ def edge_tolerance(reference: Float[np.ndarray, "h w"], position_px: float) -> F
     return np.float32(position_px) * np.hypot(along_x, along_y)
 
 
+class Opening:
+    """An opened deviation that is made from top to bottom, some rows at a time, and never held as a whole.
+
+    Without a reference the image is itself the deviation that is opened.
+    """
+
+    def __init__(
+        self,
+        image: np.ndarray,
+        reference: np.ndarray | None = None,
+        light: float | np.ndarray = 1.0,
+        dark: float | np.ndarray = 1.0,
+        gain: float = 1.0,
+        offset: float = 0.0,
+        care: np.ndarray | None = None,
+        size: int = 1,
+    ) -> None:
+        image = plane("image", image, IMAGE_TYPES)
+        given = {"reference": reference, "light": light, "dark": dark, "care": care}
+        for name, each in given.items():
+            if np.ndim(each):
+                same_grid(name, each, image)
+        self._shape = image.shape
+        self._maps = (
+            greys(image),
+            all_over(0, np.float32)[:0] if reference is None else plane("reference", reference, (np.float32,)),
+            *(
+                plane(name, given[name], (np.float32,)) if np.ndim(given[name]) else all_over(given[name], np.float32)
+                for name in ("light", "dark")
+            ),
+            all_over(1, np.uint8) if care is None else plane("care", care, (np.bool_, np.uint8)).view(np.uint8),
+        )
+        self._photometry = np.float32(gain), np.float32(offset)
+        self._room = _opening_room(image.shape[1], size)
+        self._state = np.array([0, -size, 0], np.int64)
+
+    @property
+    def score(self) -> float:
+        """Greatest number of the rows made so far, without its sign [tolerance]"""
+        return as_float(self._state[_STRONGEST])
+
+    def rows(self, out: Float[np.ndarray, "k w"], limit: float = ALL) -> Bool[np.ndarray, " k"]:
+        """The next rows.
+
+        Args:
+            out: where they are written
+            limit: rows that cannot have a pixel beyond it are not written. [tolerance]
+
+        Returns:
+            Which rows were written.
+
+        Raises:
+            UsageError: a tolerance is not positive.
+        """
+        written = np.empty(len(out), np.bool_)
+        # A float32 sorts like its bits, and a negative one before all that have no sign.
+        limit_bits = np.float32(limit).view(np.int32)
+        if not _open(
+            self._shape[0], *self._maps, *self._photometry, limit_bits, *self._room, self._state, out, written
+        ):
+            raise UsageError("light and dark: a tolerance must be a positive number of grey; one is 0, negative or NaN")
+        return written
+
+    def whole(self) -> Float[np.ndarray, "h w"]:
+        """All rows of an opening just begun."""
+        out = np.empty(self._shape, np.float32)
+        self.rows(out)
+        return out
+
+
 # --------------------------------------------------------------------------------------------------- what is handed in
 
 
@@ -125,29 +190,14 @@ def plane(name: str, array: np.ndarray, types: tuple[type, ...]) -> np.ndarray:
     return array
 
 
-def maps(
-    image: np.ndarray,
-    reference: np.ndarray,
-    light: float | np.ndarray,
-    dark: float | np.ndarray,
-    care: np.ndarray | None,
-) -> tuple[np.ndarray, ...]:
-    """Image, reference, tolerances and care as the kernels take them; what holds everywhere is a map of one pixel."""
-    image = plane("image", image, IMAGE_TYPES)
-    reference = plane("reference", reference, (np.float32,))
-    same_grid("reference", reference, image)
-    tolerances = []
-    for name, tolerance in (("light", light), ("dark", dark)):
-        if np.ndim(tolerance) == 0:
-            tolerance = np.full((1, 1), tolerance, np.float32)
-        else:
-            same_grid(name, tolerance, image)
-        tolerances.append(plane(name, tolerance, (np.float32,)))
-    if care is None:
-        care = np.ones((1, 1), np.uint8)
-    else:
-        same_grid("care", care, image)
-    return image, reference, *tolerances, plane("care", care, (np.bool_, np.uint8)).view(np.uint8)
+def all_over(number: float, dtype: type) -> np.ndarray:
+    """What holds everywhere, as a map of one pixel."""
+    return plane("", np.full((1, 1), number, dtype), (dtype,))
+
+
+def greys(image: np.ndarray) -> tuple[np.ndarray, ...]:
+    """The image at the place of its type beside maps of no rows, so that a kernel is compiled once for all types."""
+    return tuple(image if image.dtype == each else all_over(0, each)[:0] for each in IMAGE_TYPES)
 
 
 def same_grid(name: str, array: np.ndarray, image: np.ndarray) -> None:
@@ -173,58 +223,25 @@ def whole(name: str, number: int, least: int) -> int:
     return int(number)
 
 
-def not_positive() -> UsageError:
-    """What is said of a tolerance that is not positive."""
-    return UsageError("light and dark: every tolerance must be a positive number of grey; one is 0, negative or NaN")
+def side(name: str, size_px: int, image: np.ndarray) -> int:
+    """The side of a square that opens an image: beyond twice the image's larger side nothing changes any more.
+
+    Raises:
+        UsageError: it is not a positive whole number.
+    """
+    return min(whole(name, size_px, 1), 2 * max(image.shape))
 
 
-# --------------------------------------------------------------------------------------------------- the kernels
+def as_float(bits: np.integer) -> float:
+    """The float32 of these bits."""
+    return float(np.int32(bits).view(np.float32))
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
-def deviation_row(image, reference, light, dark, care, gain, offset, out):
-    """One row of the deviation; False if a tolerance is not positive."""
-    wrong = 0
-    for x in range(out.size):
-        difference = np.float32(image[x]) - (gain * reference[x] + offset)
-        more, less = light[x], dark[x]
-        wrong |= (not more > 0) | (not less > 0)
-        units = difference / (more if difference > 0 else less)
-        out[x] = units if (care[x] != 0) & (units == units) else np.float32(0)
-    return wrong == 0
-
-
-@njit(nogil=True, cache=True)
-def spread(one_or_map, w):
-    """The row that stands for all rows of a map of one pixel; an empty one where there is a row for each."""
-    row = np.empty(w if one_or_map.size == 1 else 0, one_or_map.dtype)
-    row[:] = one_or_map[0, 0]
-    return row
-
-
-@njit(nogil=True, cache=True, error_model="numpy")
-def _deviations(image, reference, light, dark, care, gain, offset, out):
-    h, w = image.shape
-    all_light, all_dark, all_care = spread(light, w), spread(dark, w), spread(care, w)
-    right = True
-    for y in range(h):
-        light_row = all_light if all_light.size else light[y]
-        dark_row = all_dark if all_dark.size else dark[y]
-        care_row = all_care if all_care.size else care[y]
-        right &= deviation_row(image[y], reference[y], light_row, dark_row, care_row, gain, offset, out[y])
-    return right
-
-
-def _opened_part(part: np.ndarray, size: int) -> np.ndarray:
-    """Opening of a map that is nowhere negative."""
-    h, w = part.shape
-    if size % 2 == 0:  # the squares lie about corners of pixels: one row and one column more of them
-        part = cv2.copyMakeBorder(part, 0, 1, 0, 1, cv2.BORDER_CONSTANT, value=math.inf)
-    square = np.ones((size, size), np.uint8)
-    least = cv2.erode(part, square, anchor=(size // 2, size // 2))
-    # The square of the way back is mirrored, which OpenCV leaves to the caller.
-    back = size - 1 - size // 2
-    return cv2.dilate(least, square, anchor=(back, back))[:h, :w]
+def _opening_room(w: int, size: int) -> tuple[np.ndarray, ...]:
+    """Room for an opening: a row with its border, thin rows, cores with their border, and rows to work in."""
+    positions = w + 1 - size % 2
+    shapes = positions + size - 1, (size, positions), (size, w + size - 1), (3, positions + size - 1)
+    return tuple(np.zeros(shape, np.float32) for shape in shapes)
 
 
 def _steepest(reference: np.ndarray, reach: int) -> np.ndarray:
@@ -234,3 +251,192 @@ def _steepest(reference: np.ndarray, reach: int) -> np.ndarray:
     # Pair x stands between x and x + 1: the pairs within reach of x are x - reach to x + reach - 1.
     window = np.ones((2 * reach + 1, 2 * reach), np.uint8)
     return cv2.dilate(steps, window, anchor=(reach, reach))
+
+
+# --------------------------------------------------------------------------------------------------- the kernels
+
+
+@njit(nogil=True, cache=True)
+def grey_row(images, y, out):
+    """A row of the one image that is there, as float32."""
+    if images[0].size:
+        _copy(images[0][y], out)
+    elif images[1].size:
+        _copy(images[1][y], out)
+    else:
+        _copy(images[2][y], out)
+
+
+@njit(nogil=True, cache=True)
+def _copy(row, out):
+    for x in range(out.size):
+        out[x] = row[x]
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _deviation_row(reference, light, dark, care, gain, offset, row):
+    """Grey values of a row become its deviation; False if a tolerance is not positive."""
+    wrong = 0
+    for x in range(row.size):
+        difference = row[x] - (gain * reference[x] + offset)
+        more, less = light[x], dark[x]
+        wrong |= (not more > 0) | (not less > 0)
+        units = difference / (more if difference > 0 else less)
+        row[x] = units if (care[x] != 0) & (units == units) else np.float32(0)
+    return wrong == 0
+
+
+@njit(nogil=True, cache=True)
+def _spread(one_or_map, w):
+    """The row that stands for all rows of a map of one pixel; an empty one where there is a row for each."""
+    row = np.empty(w if one_or_map.size == 1 else 0, one_or_map.dtype)
+    for x in range(row.size):
+        row[x] = one_or_map[0, 0]
+    return row
+
+
+@njit(nogil=True, cache=True)
+def _open(h, maps, photometry, limit, room, state, out, written):
+    """The next rows of the opening; False if a tolerance is not positive."""
+    images, reference, light, dark, care = maps
+    gain, offset = photometry
+    line, thin, core, work = room
+    size, w = len(thin), out.shape[1]
+    all_light, all_dark, all_care = _spread(light, w), _spread(dark, w), _spread(care, w)
+    row = line[size // 2 :][:w]
+    right = True
+    first = max(state[_NEXT] - size + 1, 0)
+    for t in range(state[_NEXT], first + len(out) + size - 1):
+        if t < h:
+            grey_row(images, t, row)
+            if reference.size:
+                light_row = all_light if all_light.size else light[t]
+                dark_row = all_dark if all_dark.size else dark[t]
+                care_row = all_care if all_care.size else care[t]
+                right &= _deviation_row(reference[t], light_row, dark_row, care_row, gain, offset, row)
+        strongest = strongest_bits(row) if size == 1 else _core_row(t, h, w, line, thin, core, work)
+        state[_STRONGEST] = max(state[_STRONGEST], strongest)
+        state[_LAST] = t if strongest > limit else state[_LAST]
+        at = t - size + 1 - first
+        if at >= 0:
+            written[at] = t - state[_LAST] < size
+            if written[at] and size == 1:
+                _copy(row, out[at])
+            elif written[at]:
+                _opened_row(first + at, h, core, work, out[at])
+    state[_NEXT] = first + len(out) + size - 1
+    return right
+
+
+# An opening goes row by row: of the last `size` rows of the deviation it keeps the rows narrowed along x (`thin`), of
+# the last `size` positions of the square what the square holds throughout (`core`). For odd sizes a position is a
+# pixel, for even ones the corner before it, of which there is one more. The border is continued by its own pixels,
+# which is the same as leaving out what lies beyond, because a window that reaches past the border holds the border.
+
+
+@njit(nogil=True, cache=True)
+def _positions(pixels, size):
+    """Positions of the square along an axis."""
+    return pixels + 1 - size % 2
+
+
+@njit(nogil=True, cache=True)
+def _core_row(t, h, w, line, thin, core, work):
+    """The core at position t - (size - 1 - size // 2), after row t of the deviation has been put into line.
+
+    Rows from h on are beyond the border. Returns the bits of the strongest.
+    """
+    size = len(thin)
+    before = size // 2
+    after = size - 1 - before
+    if t < h:
+        _continue(line, before, w)
+        _slide(False, line, size, work, thin[t % size])
+    at = t - after
+    if at < 0 or at >= _positions(h, size):
+        return np.int32(0)
+    row = core[at % size]
+    inner = row[after : after + thin.shape[1]]
+    _stack(False, thin, max(at - before, 0), min(at + after, h - 1), work, inner)
+    _continue(row, after, inner.size)
+    return strongest_bits(inner)
+
+
+@njit(nogil=True, cache=True)
+def _opened_row(y, h, core, work, out):
+    """Row y of the opening, after the core at position y + size // 2."""
+    size = len(core)
+    low = y - (size - 1 - size // 2)
+    line = work[2][: core.shape[1]]
+    _stack(True, core, max(low, 0), min(low + size - 1, _positions(h, size) - 1), work, line)
+    _slide(True, line, size, work, out)
+
+
+@njit(nogil=True, cache=True)
+def strongest_bits(row):
+    """The greatest number of a row without its sign, as the bits of a float32.
+
+    They sort like it, and integers have a maximum that becomes vectors.
+    """
+    bits = row.view(np.int32)
+    strongest = np.int32(0)
+    for x in range(bits.size):
+        strongest = max(strongest, bits[x] & np.int32(0x7FFFFFFF))
+    return strongest
+
+
+@njit(nogil=True, cache=True)
+def _fill(row, number):
+    for x in range(row.size):
+        row[x] = number
+
+
+@njit(nogil=True, cache=True)
+def _continue(line, before, n):
+    """Continue the n numbers of a row beyond the border on either side."""
+    _fill(line[:before], line[before])
+    _fill(line[before + n :], line[before + n - 1])
+
+
+@njit(nogil=True, cache=True)
+def _slide(farther, line, size, work, out):
+    """Fold every window of a row; each pass makes the windows up to three times as long."""
+    here, have, turn = line, 1, 0
+    while True:
+        reach = min(3 * have, size)
+        n = line.size - reach + 1
+        there = out if reach == size else work[turn][:n]
+        _fold(farther, here[:n], here[min(have, reach - have) :][:n], here[reach - have :][:n], there)
+        if reach == size:
+            break
+        here, have, turn = there, reach, 1 - turn
+
+
+@njit(nogil=True, cache=True)
+def _stack(farther, ring, first, last, work, out):
+    """Fold the rows first to last of a ring, pixel by pixel, three at a time."""
+    size = len(ring)
+    here, turn = ring[first % size], 0
+    while True:
+        second, third = min(first + 1, last), min(first + 2, last)
+        there = out if third == last else work[turn][: out.size]
+        _fold(farther, here, ring[second % size], ring[third % size], there)
+        if third == last:
+            break
+        here, first, turn = there, third, 1 - turn
+
+
+@njit(nogil=True, cache=True)
+def _fold(farther, a, b, c, out):
+    """Of three numbers the one farthest from 0; else the one nearest to it, or 0 where their signs differ.
+
+    That is an erosion of either sign, and the dilation that follows it: after an erosion, no window holds both signs.
+    """
+    for x in range(out.size):
+        low = a[x] if a[x] < b[x] else b[x]
+        high = b[x] if a[x] < b[x] else a[x]
+        low = low if low < c[x] else c[x]
+        high = high if high > c[x] else c[x]
+        far = high if high > 0 else low
+        near = low if low > 0 else (high if high < 0 else np.float32(0))
+        out[x] = far if farther else near
