@@ -123,6 +123,12 @@ SOURCES: dict[str, Source] = {
         2021,
         "branches of hole-fast that become one convolution at inspection",
     ),
+    "jordan-2024": Source(
+        "Muon: an optimizer for hidden layers in neural networks",
+        "K. Jordan, Y. Jin, V. Boza, J. You, F. Cesista, L. Newhouse, J. Bernstein",
+        2024,
+        "training of the fast hole network by orthogonal steps",
+    ),
     "kendall-2017": Source(
         "What Uncertainties Do We Need in Bayesian Deep Learning for Computer Vision?",
         "A. Kendall, Y. Gal",

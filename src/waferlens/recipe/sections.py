@@ -89,8 +89,12 @@ class Train(Section):
     """Passes over the training images."""
     batch: Annotated[int, Field(ge=1)] = 64
     """Images a step."""
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    """How weights follow their gradients; muon takes the weights that are matrices by orthogonal steps."""
     lr: Annotated[float, Field(gt=0.0)] = 1e-3
-    """Greatest learning rate."""
+    """Greatest learning rate; with muon, that of what is no matrix."""
+    muon_lr: Annotated[float, Field(gt=0.0)] = 0.02
+    """Greatest learning rate of the matrices; muon only."""
     weight_decay: Weight = 0.0
     """Decoupled weight decay."""
     schedule: Literal["onecycle", "cosine", "constant"] = "onecycle"
@@ -98,8 +102,8 @@ class Train(Section):
     warmup_fraction: Fraction = 0.1
     """Share of the steps in which the rate rises."""
     freeze_norm_fraction: Fraction = 1.0
-    """Share of the epochs after which batch norms keep their statistics. A batch's own mean blurs what every pixel of
-    an image shares, such as its level; the last epochs then learn it exactly."""
+    """Share of the epochs after which batch norms keep their statistics, taken anew from many batches at that moment. A
+    batch's own mean blurs what every pixel of an image shares, such as its level; the last epochs learn it exactly."""
     gradient_clip: Annotated[float, Field(gt=0.0)] | None = None
     """Greatest norm of the gradient; null leaves it as it is."""
     precision: Literal["f32", "bf16"] = "f32"

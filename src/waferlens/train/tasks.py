@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
 from typing import Any
 
 import lightning
@@ -16,6 +17,10 @@ from waferlens.models.depth import GREY_MEAN, GREY_SCALE
 from waferlens.recipe.hole import HoleRecipe
 from waferlens.recipe.sections import Train
 from waferlens.train.losses import HALF_SCALE, adversarial, supervised
+from waferlens.train.muon import Muon
+
+NORM_BATCHES = 64
+"""Batches from which frozen batch norms take their statistics."""
 
 
 def rate_schedule(spec: Train, steps: int) -> Callable[[int], float]:
@@ -33,6 +38,25 @@ def rate_schedule(spec: Train, steps: int) -> Callable[[int], float]:
         return 0.5 * (1 + math.cos(math.pi * done))
 
     return share
+
+
+def take_statistics(network: torch.nn.Module, norms: Sequence[torch.nn.BatchNorm2d], images: Iterable[Tensor]) -> None:
+    """Gives batch norms the statistics of these images under the present weights.
+
+    Running statistics lag behind weights that still move; frozen as they are, they would be those of another network.
+
+    Source: Y. Wu, J. Johnson, "Rethinking 'batch' in batch norm" (arXiv:2105.07576), section 3.
+    """
+    momenta = [module.momentum for module in norms]
+    for module in norms:
+        module.reset_running_stats()
+        module.momentum = None  # the plain mean over the batches
+        module.train()
+    with torch.no_grad():
+        for grey in images:
+            network(grey)
+    for module, momentum in zip(norms, momenta, strict=True):
+        module.momentum = momentum
 
 
 class DepthTask(lightning.LightningModule):
@@ -82,7 +106,11 @@ class DepthTask(lightning.LightningModule):
 
     def configure_optimizers(self) -> Any:
         spec = self.recipe.train
-        optimizer = torch.optim.AdamW(self.network.parameters(), lr=spec.lr, weight_decay=spec.weight_decay)
+        optimizer: torch.optim.Optimizer
+        if spec.optimizer == "muon":
+            optimizer = Muon(self.network, spec.lr, spec.muon_lr, weight_decay=spec.weight_decay)
+        else:
+            optimizer = torch.optim.AdamW(self.network.parameters(), lr=spec.lr, weight_decay=spec.weight_decay)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate_schedule(spec, self.steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
@@ -93,10 +121,16 @@ class DepthTask(lightning.LightningModule):
 
     def on_train_epoch_start(self) -> None:
         spec = self.recipe.train
-        if self.current_epoch >= round(spec.freeze_norm_fraction * spec.epochs):
-            for module in self.network.modules():
-                if isinstance(module, torch.nn.BatchNorm2d):
-                    module.eval()
+        frozen = round(spec.freeze_norm_fraction * spec.epochs)
+        if self.current_epoch < frozen:
+            return
+        norms = [module for module in self.network.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+        if self.current_epoch == frozen and norms and frozen > 0:
+            # a resumed run comes here as well, with the same weights and the same batches
+            batches = islice(self.trainer.datamodule.train_dataloader(), NORM_BATCHES)
+            take_statistics(self.network, norms, (self._laid_out(batch)[0] for batch in batches))
+        for module in norms:
+            module.eval()
 
     def on_fit_start(self) -> None:
         self._clock = time.process_time()
