@@ -157,9 +157,7 @@ class Opening:
         written = np.empty(len(out), np.bool_)
         # A float32 sorts like its bits, and a negative one before all that have no sign.
         limit_bits = np.float32(limit).view(np.int32)
-        if not _open(
-            self._shape[0], *self._maps, *self._photometry, limit_bits, *self._room, self._state, out, written
-        ):
+        if not _open(self._shape[0], self._maps, self._photometry, limit_bits, self._room, self._state, out, written):
             raise UsageError("light and dark: a tolerance must be a positive number of grey; one is 0, negative or NaN")
         return written
 
