@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from waferlens.errors import UsageError
-from waferlens.simulate.hole.field import UNCHANGED, Field, Hole, hole_profile, surface_signal
+from waferlens.simulate.hole.field import UNCHANGED, Field, Hole, hole_patch, on_canvas, surface_signal
 from waferlens.simulate.hole.geometry import super_ellipse_area
 from waferlens.simulate.hole.streams import Stream
 
@@ -23,6 +23,8 @@ TRIES = 32
 """Places tried for what belongs on the plateau; then the best of them is taken."""
 EDGE_PX = 0.6
 """Half the way over which an object's edge falls off [px]"""
+RIM_PX = 6.0
+"""How far shadows and rims of an object reach beyond it [px]"""
 GROOVE_WALL_PX = 3.0
 """Width of the wall of a bridge's groove [px]"""
 
@@ -148,20 +150,30 @@ def plant(field: Field, spec: DefectSpec, only: Sequence[str] | None = None) -> 
     return planted
 
 
-def measure(field: Field, planted: Sequence[tuple[Defect, np.ndarray]]) -> list[Planted]:
-    """What the noise-free picture shows of each defect, were it alone."""
-    good = field.scanned(field.signal)
-    shown = field.greys([good, *(scanned_with(field, good, added) for _, added in planted)], noise=False)
+def measure(
+    field: Field, good: Float[np.ndarray, "h w"], alone: Sequence[tuple[Defect, Float[np.ndarray, "h w"]]]
+) -> tuple[Planted, ...]:
+    """What the noise-free picture shows of defects.
+
+    Args:
+        field: The field they are planted in.
+        good: Its scanned signal.
+        alone: Each defect and the scanned signal with it alone.
+    """
+    shown = field.greys([good, *(ideal for _, ideal in alone)], noise=False)
     found = []
-    for (defect, _), grey in zip(planted, shown[1:], strict=True):
+    for (defect, _), grey in zip(alone, shown[1:], strict=True):
         change = grey - shown[0]
         peak = float(change.flat[np.abs(change).argmax()])
         mask = np.abs(change) > abs(peak) / 2
         ys, xs = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-        box = (xs[0] - 0.5, ys[0] - 0.5, xs[-1] + 0.5, ys[-1] + 0.5) if ys.size else (defect.x, defect.y) * 2
+        if ys.size:
+            box = (xs[0] - 0.5, ys[0] - 0.5, xs[-1] + 0.5, ys[-1] + 0.5)
+        else:  # nothing to be seen, as of what is lighter than white
+            box = (defect.x, defect.y, defect.x, defect.y)
         mean = float(change[mask].mean()) if ys.size else 0.0
         found.append(Planted(defect, tuple(map(float, box)), mask, peak, mean))
-    return found
+    return tuple(found)
 
 
 def scanned_with(
@@ -176,73 +188,88 @@ Made = tuple[Defect, np.ndarray]
 T = TypeVar("T")
 
 
+class _Window:
+    """The surroundings of a point of the picture on the canvas."""
+
+    def __init__(self, field: Field, x: float, y: float, reach: float) -> None:
+        cx, cy = x + field.product.margin, y + field.product.margin
+        around = math.ceil(reach + RIM_PX)
+        left, top = math.floor(cx) - around, math.floor(cy) - around
+        self.here, _ = on_canvas(field.signal.shape, left, top, (2 * around + 2, 2 * around + 2))
+        rows, columns = self.here
+        self.dy, self.dx = np.mgrid[rows, columns] - np.array([cy, cx])[:, None, None]
+        self.flat = 1.0 - field.surface.profile[self.here]
+        self.signal = field.signal[self.here]
+
+
 def _particle(field: Field, spec: DefectSpec, rng: np.random.Generator, size: float, contrast: float) -> Made:
     outline = _Outline(rng, size, roughness=0.06, stretch=0.12)
     x, y = _place(field, spec, rng, size / 2)
     light = 2 * math.pi * rng.random()
-    cover, rho, r, phi = outline.on(field, x, y)
+    window = _Window(field, x, y, outline.reach)
+    cover, rho, r = outline.on(window)
     body = cover * (0.8 + 0.2 * np.minimum(rho, 1.0) ** 2)
     ring = np.exp(-0.5 * ((r - size / 2 - 1.5) / 1.3) ** 2) * (1.0 - cover)
-    shape = body - 0.35 * ring * (0.5 + 0.5 * np.cos(phi - light))
-    return _added(field, "particle", x, y, size, contrast, shape)
+    shape = body - 0.35 * ring * (0.5 + 0.5 * np.cos(np.arctan2(window.dy, window.dx) - light))
+    return _added(field, Defect("particle", x, y, size, contrast), window, shape)
 
 
 def _residue(field: Field, spec: DefectSpec, rng: np.random.Generator, size: float, contrast: float) -> Made:
     outline = _Outline(rng, size, roughness=0.2, stretch=0.35)
     x, y = _place(field, spec, rng, 0.75 * size)
-    cover, rho, _, _ = outline.on(field, x, y)
+    window = _Window(field, x, y, outline.reach)
+    cover, rho, _ = outline.on(window)
     # A hole's floor is nearly black; a film there can only be lighter.
-    there = field.instrument.gain * float((field.signal * cover).sum() / cover.sum())
-    if contrast < 0 and there < 1.5 * abs(contrast):
+    there = field.instrument.gain * float((window.signal * cover).sum() / cover.sum())
+    if there < 1.5 * -contrast:
         contrast = -contrast
-    return _added(field, "residue", x, y, size, contrast, cover * (0.85 + 0.15 * np.minimum(rho, 1.0) ** 4))
+    film = cover * (0.85 + 0.15 * np.minimum(rho, 1.0) ** 4)
+    return _added(field, Defect("residue", x, y, size, contrast), window, film)
 
 
 def _pinhole(field: Field, spec: DefectSpec, rng: np.random.Generator, size: float, contrast: float) -> Made:
     outline = _Outline(rng, size, roughness=0.04, stretch=0.08)
-    flat = 1.0 - field.surface.profile
 
-    def at(x: float, y: float) -> tuple[np.ndarray, float]:
-        cover, _, r, _ = outline.on(field, x, y)
+    def at(x: float, y: float) -> tuple[_Window, np.ndarray, float]:
+        window = _Window(field, x, y, outline.reach)
+        cover, _, r = outline.on(window)
         rim = 0.25 * np.exp(-0.5 * ((r - size / 2 - 1.2) / 0.9) ** 2) * (1.0 - cover)
-        return (cover - rim) * flat, float((cover * flat).sum() / cover.sum())
+        return window, (cover - rim) * window.flat, float((cover * window.flat).sum() / cover.sum())
 
-    x, y, shape = _on_plateau(field, spec, rng, size / 2, 0.95, at)
-    return _added(field, "pinhole", x, y, size, contrast, shape)
+    x, y, window, shape = _on_plateau(field, spec, rng, size / 2, 0.95, at)
+    return _added(field, Defect("pinhole", x, y, size, contrast), window, shape)
 
 
 def _scratch(field: Field, spec: DefectSpec, rng: np.random.Generator, size: float, contrast: float) -> Made:
     area = math.pi * size**2 / 4
     length = min(area / rng.uniform(1.2, 2.2), 0.8 * min(field.product.shape))
     width, turn, bend = area / length, math.pi * rng.random(), rng.uniform(-0.5, 0.5) / length
-    flat = 1.0 - field.surface.profile
 
-    def at(x: float, y: float) -> tuple[np.ndarray, float]:
-        dx, dy = _from(field, x, y)
-        along = math.cos(turn) * dx + math.sin(turn) * dy
-        across = math.cos(turn) * dy - math.sin(turn) * dx - bend * (along**2 - length**2 / 12)
+    def at(x: float, y: float) -> tuple[_Window, np.ndarray, float]:
+        window = _Window(field, x, y, 0.6 * length + width)
+        along = math.cos(turn) * window.dx + math.sin(turn) * window.dy
+        across = math.cos(turn) * window.dy - math.sin(turn) * window.dx - bend * (along**2 - length**2 / 12)
         ends = _soft((length / 2 - np.abs(along)) / 2)
         cover = _soft(width / 2 - np.abs(across)) * ends
         side = 0.3 * np.exp(-0.5 * ((across - width / 2 - 1.0) / 0.8) ** 2) * ends * (1.0 - cover)
-        return (cover - side) * flat, float((cover * flat).sum() / max(cover.sum(), 1e-9))
+        return window, (cover - side) * window.flat, float((cover * window.flat).sum() / max(cover.sum(), 1e-9))
 
     reach = max(abs(math.cos(turn)), abs(math.sin(turn))) * length / 2
-    x, y, shape = _on_plateau(field, spec, rng, reach, 0.5, at)
-    return _added(field, "scratch", x, y, size, contrast, shape)
+    x, y, window, shape = _on_plateau(field, spec, rng, reach, 0.5, at)
+    return _added(field, Defect("scratch", x, y, size, contrast), window, shape)
 
 
 def _missing(field: Field, spec: DefectSpec, rng: np.random.Generator, size: float, contrast: float) -> Made:
     product, surface = field.product, field.surface
     hole = _chosen(_own(field), rng)
     wholly = rng.random() < 0.5
-    painted = hole_profile(product, hole)
-    assert painted is not None  # the holes of a field lie in it
-    rows, columns, part, _ = painted
+    left, top, part, _ = hole_patch(product, hole)
+    here, there = on_canvas(surface.profile.shape, left, top, part.shape)
     profile = surface.profile.copy()
-    profile[rows, columns] = np.maximum(profile[rows, columns] - part, 0.0)
+    profile[here] = np.maximum(profile[here] - part[there], 0.0)
     change = surface_signal(product, replace(surface, profile=profile), field.instrument) - field.signal
     floor = np.zeros_like(profile, bool)
-    floor[rows, columns] = part > 0.98
+    floor[here] = part[there] > 0.98
     full = float(np.median(change[floor])) * _grey_a_signal(field)
     share = 1.0 if wholly else min(1.0, contrast / full)
     area = 4 * hole.half_width_x * hole.half_width_y * super_ellipse_area(product.exponent)
@@ -273,7 +300,7 @@ def _bridge(field: Field, spec: DefectSpec, rng: np.random.Generator, size: floa
     width = min(math.pi * size**2 / 4 / gap, 1.2 * min(one.half_width_x, one.half_width_y))
     x, y = one.x + ux * middle, one.y + uy * middle
     bend = rng.uniform(-0.15, 0.15)
-    dx, dy = _from(field, x, y)
+    dy, dx = np.mgrid[: field.signal.shape[0], : field.signal.shape[1]] - np.array([y, x])[:, None, None] - margin
     along, across = ux * dx + uy * dy, ux * dy - uy * dx
     flare = 1.0 + 0.3 * np.minimum((2 * along / gap) ** 2, 4.0)
     wall = min(GROOVE_WALL_PX, max(width, 1.0))
@@ -307,7 +334,9 @@ class _Outline:
         self.waves = roughness * rng.standard_normal((2, modes.size)) / modes[None]
         self.stretch, self.turn = math.exp(stretch * rng.standard_normal()), math.pi * rng.random()
         phi = 2 * np.pi * np.arange(256) / 256
-        self.waves_area = float(np.sqrt(np.mean(self._waves(phi) ** 2)))
+        waves = self._waves(phi)
+        self.waves_area = float(np.sqrt(np.mean(waves**2)))
+        self.reach = self.radius * float(waves.max()) / self.waves_area * max(self.stretch, 1.0 / self.stretch)
 
     def _waves(self, phi: np.ndarray) -> np.ndarray:
         total = np.ones_like(phi)
@@ -315,28 +344,20 @@ class _Outline:
             total += c * np.cos(mode * phi) + s * np.sin(mode * phi)
         return np.maximum(total, 0.3)
 
-    def on(self, field: Field, x: float, y: float) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Cover 0 .. 1, relative radius, and polar coordinates on the canvas about a centre."""
-        dx, dy = _from(field, x, y)
+    def on(self, window: _Window) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Cover 0 .. 1, radius relative to the outline, and distance from its centre [px]"""
         cos, sin = math.cos(self.turn), math.sin(self.turn)
-        u, v = (cos * dx + sin * dy) / self.stretch, (cos * dy - sin * dx) * self.stretch
+        u = (cos * window.dx + sin * window.dy) / self.stretch
+        v = (cos * window.dy - sin * window.dx) * self.stretch
         outline = self.radius * self._waves(np.arctan2(v, u)) / self.waves_area
         r = np.hypot(u, v)
-        return _soft(outline - r), r / outline, np.hypot(dx, dy), np.arctan2(dy, dx)
+        return _soft(outline - r), r / outline, np.hypot(window.dx, window.dy)
 
 
 def _soft(inside: np.ndarray) -> np.ndarray:
     """0 outside, 1 inside, a smooth step over the edge; `inside` is the distance inwards [px]"""
     q = np.clip(0.5 + inside / (2 * EDGE_PX), 0.0, 1.0)
     return q * q * (3.0 - 2.0 * q)
-
-
-def _from(field: Field, x: float, y: float) -> tuple[np.ndarray, np.ndarray]:
-    """The canvas's coordinates from a point of the picture."""
-    h, w = field.signal.shape
-    margin = field.product.margin
-    dy, dx = np.mgrid[:h, :w].astype(float)
-    return dx - (x + margin), dy - (y + margin)
 
 
 def _place(field: Field, spec: DefectSpec, rng: np.random.Generator, reach: float) -> tuple[float, float]:
@@ -353,16 +374,16 @@ def _on_plateau(
     rng: np.random.Generator,
     reach: float,
     enough: float,
-    at: Callable[[float, float], tuple[np.ndarray, float]],
-) -> tuple[float, float, np.ndarray]:
+    at: Callable[[float, float], tuple[_Window, np.ndarray, float]],
+) -> tuple[float, float, _Window, np.ndarray]:
     """The first place that leaves enough of a defect on the plateau, else the best of those tried."""
-    best: tuple[float, float, np.ndarray] | None = None
+    best: tuple[float, float, _Window, np.ndarray] | None = None
     most = -1.0
     for _ in range(TRIES):
         x, y = _place(field, spec, rng, reach)
-        shape, share = at(x, y)
+        window, shape, share = at(x, y)
         if share > most:
-            best, most = (x, y, shape), share
+            best, most = (x, y, window, shape), share
         if share >= enough:
             break
     assert best is not None
@@ -384,8 +405,11 @@ def _grey_a_signal(field: Field) -> float:
     return field.instrument.gain * field.instrument.gamma
 
 
-def _added(field: Field, kind: str, x: float, y: float, size: float, contrast: float, shape: np.ndarray) -> Made:
-    return Defect(kind, x, y, size, contrast), shape * (contrast / _grey_a_signal(field))
+def _added(field: Field, defect: Defect, window: _Window, shape: np.ndarray) -> Made:
+    added = np.zeros_like(field.signal)
+    greatest = max(float(np.abs(shape).max()), 1e-9)  # below 1 where pixels sample a small object beside its middle
+    added[window.here] = shape * (defect.contrast_grey / _grey_a_signal(field) / greatest)
+    return defect, added
 
 
 def _local(change: np.ndarray) -> np.ndarray:

@@ -138,10 +138,14 @@ class Product:
         return self.spec.rows * self.world.height_px, self.spec.columns * self.world.width_px
 
     @property
+    def cuts_holes(self) -> bool:
+        """Whether a pose may cut a hole at the picture's edge, and show one of beyond it."""
+        return self.spec.shift_px + math.radians(self.spec.angle_deg) * math.hypot(*self.shape) / 2 > CLEAR_PX
+
+    @property
     def margin(self) -> int:
         """Array drawn beyond the picture [px]"""
-        reach = self.spec.shift_px + math.radians(self.spec.angle_deg) * math.hypot(*self.shape) / 2
-        return MARGIN_PX if reach <= CLEAR_PX else FAR_MARGIN_PX
+        return FAR_MARGIN_PX if self.cuts_holes else MARGIN_PX
 
     def stream(self, stream_id: Stream, *sample: int) -> np.random.Generator:
         """A stream of this product; disjoint from those of the world's own data sets."""
@@ -342,98 +346,119 @@ def _draw_holes(product: Product, pose: Pose, rng: np.random.Generator) -> tuple
         level = process.depth_below_plateau - process.site_depth_std * common[1]
     nominal = math.sqrt(product.half_width_x * product.half_width_y)
     cx, cy = (product.shape[1] - 1) / 2, (product.shape[0] - 1) / 2
-    holes = []
-    for row in range(-1, spec.rows + 1):
-        for column in range(-1, spec.columns + 1):
-            size_x, size_y, off_x, off_y, turn, depth = rng.standard_normal(6)
-            a = product.half_width_x + shift + share * geometry.half_width_x.std * size_x
-            b = product.half_width_y + shift + share * geometry.half_width_y.std * size_y
-            x, y = pose.moved(
-                (column - (spec.columns - 1) / 2) * world.width_px + _at(geometry.offset, share * off_x),
-                (row - (spec.rows - 1) / 2) * world.height_px + _at(geometry.offset, share * off_y),
-            )
-            angle = math.radians(_at(geometry.rotation, share * turn) - pose.angle_deg)
-            if process is None:
-                floor = level + share * geometry.floor.std * depth
-            else:
-                deeper = process.arde_nm_per_px * (math.sqrt(a * b) - nominal)
-                floor = level - share * process.hole_depth_std * depth - deeper
-            has_pit, pit_depth = rng.random() < geometry.pit_probability, uniform(rng, geometry.pit_depth)
-            px, py = 0.5 * a * (2 * rng.random() - 1), 0.5 * b * (2 * rng.random() - 1)
-            pit = (pit_depth * has_pit, px, py, rng.uniform(4, 11), rng.uniform(4, 11))
-            perimeter = math.pi * (3 * (a + b) - math.sqrt((3 * a + b) * (a + 3 * b)))
-            roughness = contour_roughness(
-                rng,
-                geometry.roughness_std,
-                product.roughness_length,
-                product.roughness_exponent,
-                perimeter,
-                CONTOUR_POINTS // 2,
-            )
-            holes.append(Hole(row, column, cx + x, cy + y, angle, a, b, floor, pit, roughness))
-    return tuple(holes)
+
+    def drawn(row: int, column: int) -> Hole:
+        size_x, size_y, off_x, off_y, turn, depth = rng.standard_normal(6)
+        a = product.half_width_x + shift + share * geometry.half_width_x.std * size_x
+        b = product.half_width_y + shift + share * geometry.half_width_y.std * size_y
+        x, y = pose.moved(
+            (column - (spec.columns - 1) / 2) * world.width_px + _at(geometry.offset, share * off_x),
+            (row - (spec.rows - 1) / 2) * world.height_px + _at(geometry.offset, share * off_y),
+        )
+        angle = math.radians(_at(geometry.rotation, share * turn) - pose.angle_deg)
+        if process is None:
+            floor = level + share * geometry.floor.std * depth
+        else:
+            deeper = process.arde_nm_per_px * (math.sqrt(a * b) - nominal)
+            floor = level - share * process.hole_depth_std * depth - deeper
+        has_pit, pit_depth = rng.random() < geometry.pit_probability, uniform(rng, geometry.pit_depth)
+        px, py = 0.5 * a * (2 * rng.random() - 1), 0.5 * b * (2 * rng.random() - 1)
+        pit = (pit_depth * has_pit, px, py, rng.uniform(4, 11), rng.uniform(4, 11))
+        perimeter = math.pi * (3 * (a + b) - math.sqrt((3 * a + b) * (a + 3 * b)))
+        spectrum = (geometry.roughness_std, product.roughness_length, product.roughness_exponent, perimeter)
+        return Hole(
+            row, column, cx + x, cy + y, angle, a, b, floor, pit, contour_roughness(rng, *spectrum, CONTOUR_POINTS // 2)
+        )
+
+    own = {(row, column): drawn(row, column) for row in range(spec.rows) for column in range(spec.columns)}
+    ring = [
+        (row, column)
+        for row in range(-1, spec.rows + 1)
+        for column in range(-1, spec.columns + 1)
+        if (row, column) not in own
+    ]
+    if product.cuts_holes:
+        return (*own.values(), *(drawn(row, column) for row, column in ring))
+    beyond = []
+    still = replace(pose, dx=0.0, dy=0.0)
+    for row, column in ring:
+        # Only the rims of its neighbours reach into a picture that cuts none: there the field repeats itself, moved by
+        # whole pixels, which saves drawing more holes than it has.
+        one = own[row % spec.rows, column % spec.columns]
+        x, y = still.moved((column - one.column) * world.width_px, (row - one.row) * world.height_px)
+        beyond.append(replace(one, row=row, column=column, x=one.x + round(x), y=one.y + round(y)))
+    return (*own.values(), *beyond)
 
 
 def _at(spec: Normal, draw: float) -> float:
     return spec.mean + spec.std * draw
 
 
-def hole_profile(
-    product: Product, hole: Hole
-) -> tuple[slice, slice, Float[np.ndarray, "n m"], Float[np.ndarray, "n m"]] | None:
-    """The wall profile of a hole where it lies on the canvas.
+def hole_patch(product: Product, hole: Hole) -> tuple[int, int, Float[np.ndarray, "n m"], Float[np.ndarray, "n m"]]:
+    """A hole for itself.
 
     Returns:
-        Rows and columns of the canvas, profile and squared relative radius there; None if the hole lies beyond it.
+        Left column and top row on the canvas, wall profile, and squared relative radius.
     """
-    margin, (h, w) = product.margin, product.shape
     cos, sin = math.cos(hole.turn), math.sin(hole.turn)
     a, b = hole.half_width_x, hole.half_width_y
     reach = float(np.abs(hole.roughness).max()) + 2.0
     half_x, half_y = (math.ceil(a * abs(p) + b * abs(q) + reach) for p, q in ((cos, sin), (sin, cos)))
-    cx, cy = hole.x + margin, hole.y + margin
+    cx, cy = hole.x + product.margin, hole.y + product.margin
     left, top = math.floor(cx) - half_x, math.floor(cy) - half_y
-    size = (2 * half_y + 2, 2 * half_x + 2)
-    y0, y1 = max(top, 0), min(top + size[0], h + 2 * margin)
-    x0, x1 = max(left, 0), min(left + size[1], w + 2 * margin)
-    if y0 >= y1 or x0 >= x1:
-        return None
     # The patch is wider than the hole, so that its periodic boundary is never met.
     profile, radius2, _ = _profile(
-        *size, cx - left, cy - top, cos, sin, a, b,
+        2 * half_y + 2, 2 * half_x + 2, cx - left, cy - top, cos, sin, a, b,
         product.exponent, hole.roughness, product.wall, product.corner, 0.0,
     )  # fmt: skip
-    part = slice(y0 - top, y1 - top), slice(x0 - left, x1 - left)
-    return slice(y0, y1), slice(x0, x1), profile[part], radius2[part]
+    return left, top, profile, radius2
+
+
+def on_canvas(
+    shape: tuple[int, int], left: int, top: int, size: tuple[int, ...]
+) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
+    """Where a patch lies on a canvas, and which part of the patch that is; empty slices where it lies beyond."""
+    spans = []
+    for start, length, whole in ((top, size[0], shape[0]), (left, size[1], shape[1])):
+        first, last = min(max(start, 0), whole), min(max(start + length, 0), whole)
+        spans.append((slice(first, last), slice(first - start, last - start)))
+    (rows, from_rows), (columns, from_columns) = spans
+    return (rows, columns), (from_rows, from_columns)
 
 
 def _lay_out(product: Product, holes: Sequence[Hole], rng: np.random.Generator) -> Surface:
     """Paints the holes on the canvas."""
     geometry, margin = product.world.geometry, product.margin
     shape = (product.shape[0] + 2 * margin, product.shape[1] + 2 * margin)
-    rough = gaussian_field(rng, shape, geometry.floor_roughness.mean, product.floor_length)
-    top = gaussian_field(rng, shape, geometry.top_roughness_std, 2.5)
     middle = float(np.mean([hole.floor_nm for hole in holes]))
     profile, floor = np.zeros(shape), np.full(shape, middle)
     deepest = np.full(shape, product.plateau_nm - middle)
+    rough = gaussian_field(rng, shape, geometry.floor_roughness.mean, product.floor_length)
+    top = np.zeros(shape)
+    if geometry.top_roughness_std:
+        top = gaussian_field(rng, shape, geometry.top_roughness_std, 2.5)
+    patches: dict[int, tuple[float, float, np.ndarray, np.ndarray]] = {}
     for hole in holes:
-        painted = hole_profile(product, hole)
-        if painted is None:
-            continue
-        rows, columns, part, radius2 = painted
-        ground = hole.floor_nm + product.bow * (np.minimum(radius2, 1.0) - 0.25)
-        depth, px, py, pa, pb = hole.pit
-        if depth:
-            y, x = np.ogrid[rows, columns]
-            px, py = px + hole.x + margin, py + hole.y + margin
-            pit = np.exp(-0.5 * ((x - px) / pa) ** 2) * np.exp(-0.5 * ((y - py) / pb) ** 2)
-            ground -= depth * (product.plateau_nm / PIT_REFERENCE_NM) ** 2 * pit
+        # a hole of beyond may be one of the field's, moved: they have their roughness in common
+        if id(hole.roughness) not in patches:
+            left, above, part, radius2 = hole_patch(product, hole)
+            ground = hole.floor_nm + product.bow * (np.minimum(radius2, 1.0) - 0.25)
+            depth, px, py, pa, pb = hole.pit
+            if depth:
+                y, x = np.ogrid[: part.shape[0], : part.shape[1]]
+                px, py = px + hole.x + margin - left, py + hole.y + margin - above
+                pit = np.exp(-0.5 * ((x - px) / pa) ** 2) * np.exp(-0.5 * ((y - py) / pb) ** 2)
+                ground -= depth * (product.plateau_nm / PIT_REFERENCE_NM) ** 2 * pit
+            patches[id(hole.roughness)] = hole.x - left, hole.y - above, part, ground
+        from_left, from_above, part, ground = patches[id(hole.roughness)]
+        here, there = on_canvas(shape, round(hole.x - from_left), round(hole.y - from_above), part.shape)
+        part, ground = part[there], ground[there]
         inside = part > 0.0
-        profile[rows, columns] = np.maximum(profile[rows, columns], part)
-        floor[rows, columns][inside] = ground[inside]
-        bottom = (ground + rough[rows, columns])[part > 0.98]
-        if bottom.size:
-            deepest[rows, columns][inside] = product.plateau_nm - bottom.min()
+        np.maximum(profile[here], part, out=profile[here])
+        np.copyto(floor[here], ground, where=inside)
+        lowest = np.min(ground + rough[here], initial=math.inf, where=part > 0.98)
+        if lowest < math.inf:
+            np.copyto(deepest[here], product.plateau_nm - lowest, where=inside)
     return Surface(profile, floor + rough, top, deepest)
 
 

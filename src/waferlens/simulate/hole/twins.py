@@ -9,6 +9,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -63,9 +64,12 @@ def field_image(
     if role is not Role.DEFECTIVE:
         return _taken(field, field.greys([good], noise=noise)[0], None, ())
     drawn = plant(field, defects or DefectSpec())
-    changed = scanned_with(field, good, np.sum([added for _, added in drawn], axis=0))
-    twin, defective = field.greys([good, changed], noise=noise)
-    return _taken(field, defective, twin, tuple(measure(field, drawn)))
+    alone = [(defect, scanned_with(field, good, added)) for defect, added in drawn]
+    together = alone[0][1]
+    if len(drawn) > 1:
+        together = scanned_with(field, good, np.sum([added for _, added in drawn], axis=0))
+    twin, defective = field.greys([good, together], noise=noise)
+    return _taken(field, defective, twin, measure(field, good, alone))
 
 
 def field_images(
@@ -95,14 +99,14 @@ def field_images(
         UsageError: what is asked for cannot be drawn.
     """
     spec, defects = spec or FieldSpec(), defects or DefectSpec()
-    defects.check(spec.rows * spec.columns)
+    if role is Role.DEFECTIVE:
+        defects.check(spec.rows * spec.columns)
     product = draw_product(world, spec, seed)
     chunks = [
         (product, role, range(first, min(first + IMAGES_A_TASK, start + count)), defects)
         for first in range(start, start + count, IMAGES_A_TASK)
     ]
-    for images in _each(_draw_chunk, chunks, workers):
-        yield from images
+    return chain.from_iterable(_each(_draw_chunk, chunks, workers))
 
 
 @dataclass(frozen=True, slots=True)
