@@ -140,6 +140,7 @@ def make_card(
             "bundle": bundle.name,
             "fingerprint": bundle.fingerprint,
             "calibration": bundle.calibrated_on,
+            **_threshold(bundle),
             "options": dict(options),
         },
         sources=[part for part in (bundle.recipe.get("source"),) if part] + list(bundle.recipe.get("builds_on") or []),
@@ -149,6 +150,12 @@ def make_card(
     )
     write_card(out, card)
     return card
+
+
+def _threshold(bundle: Bundle) -> dict[str, Any]:
+    """The threshold of a fitted bundle, what it promises, and when it was set; nothing where a bundle has none."""
+    told = bundle.threshold
+    return {"threshold": {**told, "set": bundle.runcard.get("started", "")}} if told else {}
 
 
 def write_card(out: Path, card: RunCard) -> None:

@@ -44,11 +44,31 @@ def histogram(
             parts.append(
                 svg.tag("rect", x=left, y=top - 12, width=max(0.0, right - left), height=ground - top + 12, c="out")
             )
-    level = svg.nice_step(tallest / 2.5)
+    level = max(1.0, svg.nice_step(tallest / 2.5))  # whole images
     parts += [
         svg.line(12, y(level), svg.WIDE - 12, y(level), "grid"),
         svg.text(12, y(level) - 3, words.count(round(level)), "tick"),
     ]
+    parts += stacked(x, y, edges, by_verdict)
+    parts.append(svg.line(12, ground, svg.WIDE - 12, ground, "axis"))
+    parts += svg.ticks_below(x, ground, symbol)
+    for limit, sign, anchor in ((lower, "≥", "start"), (upper, "≤", "end")):
+        if limit is not None:
+            at = x(limit)
+            parts += [
+                svg.line(at, top - 14, at, ground, "limit"),
+                _limit_word(at, f"{sign} {words.exact(limit)}", anchor),
+            ]
+    if median is not None and half_width:
+        parts += _whisker(x, median - half_width, median + half_width, median, top - 8, 4)
+    return svg.whole(svg.WIDE, high, parts, "histogram")
+
+
+def stacked(
+    x: svg.Axis | svg.LogAxis, y: svg.Axis, edges: np.ndarray, by_verdict: Mapping[str, np.ndarray]
+) -> list[str]:
+    """The bars of a histogram, stacked by verdict."""
+    parts = []
     below = np.zeros(len(edges) - 1)
     for verdict in _VERDICTS:
         counts = by_verdict.get(verdict)
@@ -62,18 +82,7 @@ def histogram(
                      c=f"bar {verdict_class(verdict)}")
             )  # fmt: skip
         below += counts
-    parts.append(svg.line(12, ground, svg.WIDE - 12, ground, "axis"))
-    parts += svg.ticks_below(x, ground, symbol)
-    for limit, sign, anchor in ((lower, "≥", "start"), (upper, "≤", "end")):
-        if limit is not None:
-            at = x(limit)
-            parts += [
-                svg.line(at, top - 14, at, ground, "limit"),
-                _limit_word(at, f"{sign} {words.exact(limit)}", anchor),
-            ]
-    if median is not None and half_width:
-        parts += _whisker(x, median - half_width, median + half_width, median, top - 8, 4)
-    return svg.whole(svg.WIDE, high, parts, "histogram")
+    return parts
 
 
 def glyph(value: float | None, low: float | None, high: float | None, lower: float | None, upper: float | None,

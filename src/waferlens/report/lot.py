@@ -1,37 +1,30 @@
-"""A run of inspection as the page tells it: counts, limits, distributions, cards of images, repeatability, quarantine.
+"""A run of the hole station as the page tells it: limits, distributions, cards of images, repeatability.
 
 Nothing here grows with the lot but two numbers an image while repeated images are compared.
 """
 
 from __future__ import annotations
 
-import json
-import re
 from dataclasses import dataclass, field
-from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from waferlens.errors import InputError
-from waferlens.inspect.folder import DATABASE, LOG, RUNCARD
+from waferlens.inspect.folder import DATABASE
 from waferlens.inspect.limits import Limit, parse_limit
 from waferlens.ops.hole import PERIODS
 from waferlens.report.cards import Card, Scales, make_cards
 from waferlens.report.distributions import FIRST, Distribution, read_distributions
 from waferlens.report.groups import Groups, compare
+from waferlens.report.inspected import REASONS, Inspected, told_by
 from waferlens.report.queries import Results
-from waferlens.store.rows import QUARANTINED
 
 MOST_CHARTS = 9
 TYPICAL = (0.02, 0.15, 0.3, 0.45, 0.6, 0.75, 0.9, 0.98)
 """Quantiles of the first measurand that the examples are taken from."""
 CARDS = 4
 """Images of each kind of worst case."""
-QUARANTINE_ROWS = 40
-REASONS = 12
-_RATE = re.compile(r" done: \d+ images in [\d.]+ s, (\d+)/s")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,22 +38,12 @@ class LimitLine:
     verdicts: dict[str, int]
 
 
-@dataclass(slots=True)
-class Lot:
-    """Everything the page says about one run."""
+@dataclass(slots=True, kw_only=True)
+class Lot(Inspected):
+    """Everything the page says about one run of the hole station."""
 
-    folder: str
-    root: str
-    """What all paths of the lot begin with."""
-    card: dict[str, Any]
-    images: int
-    planned: int
-    counts: dict[str, int]
-    """OK, review, NG, measured (no limits), quarantined: those that occur."""
     outside: int
     """Images out of the bundle's domain."""
-    rate: int | None
-    """Images a second, of the run's last call."""
     limits: list[LimitLine]
     charts: list[Distribution]
     table: list[Distribution]
@@ -70,26 +53,6 @@ class Lot:
     """Title, what it shows, and the cards."""
     unmeasured: list[tuple[str, int]] = field(default_factory=list)
     groups: Groups | None = None
-    quarantine: list[tuple[str, int, str]] = field(default_factory=list)
-    quarantine_reasons: list[tuple[str, int]] = field(default_factory=list)
-
-
-def read_card(folder: Path) -> dict[str, Any] | None:
-    """The card of a run of inspection; None where the folder holds none.
-
-    Raises:
-        InputError: there is a card, and it cannot be read.
-    """
-    path = folder / RUNCARD
-    if not path.is_file():
-        return None
-    try:
-        card = json.loads(path.read_text("utf-8"))
-        return card if card["kind"] == "inspect" and {"run", "options"} <= card["data"].keys() else None
-    except (ValueError, KeyError, TypeError, AttributeError) as wrong:
-        raise InputError(path, f"is no run card: {type(wrong).__name__}: {wrong}") from wrong
-    except OSError as wrong:
-        raise InputError(path, f"cannot be read: {wrong.strerror or wrong}") from wrong
 
 
 def read_lot(folder: Path, card: dict[str, Any], store: str | None) -> Lot:
@@ -105,51 +68,19 @@ def read_lot(folder: Path, card: dict[str, Any], store: str | None) -> Lot:
     """
     told = card["data"]
     with Results(store if store is not None else folder / DATABASE, told["run"]) as results:
-        counts = _counts(results.counts())
-        root = _common(*results.first_and_last_path())
         limits = [parse_limit(text) for text in told["options"].get("limits", [])]
         table = read_distributions(results, limits)
         lot = Lot(
-            folder=str(folder),
-            root=root,
-            card=card,
-            images=sum(counts.values()),
-            planned=int(told.get("images", 0)),
-            counts=counts,
+            **told_by(results, folder, card),
             outside=results.outside(),
-            rate=_rate(folder / LOG),
             limits=[_limit_line(results, limit, table) for limit in limits],
             charts=_drawn(table),
             table=table,
             unmeasured=results.unmeasured(REASONS),
-            quarantine=results.quarantined(QUARANTINE_ROWS),
-            quarantine_reasons=results.quarantine_reasons(REASONS),
         )
         _add_cards(lot, results, folder)
-        lot.groups = compare(results, root, table, max(lot.images, lot.planned))
+        lot.groups = compare(results, lot.root, table, max(lot.images, lot.planned))
     return lot
-
-
-def _counts(found: dict[tuple[str, str], int]) -> dict[str, int]:
-    counts = dict.fromkeys(("OK", "review", "NG", "measured", "quarantined"), 0)
-    for (status, verdict), count in found.items():
-        counts["quarantined" if status == QUARANTINED else verdict or "measured"] += count
-    return {name: count for name, count in counts.items() if count}
-
-
-def _common(first: str, last: str) -> str:
-    """The folder all paths lie in: what the least and the greatest of them share."""
-    alike = takewhile(lambda pair: pair[0] == pair[1], zip(first, last, strict=False))
-    shared = "".join(letter for letter, _ in alike)
-    return shared[: shared.rfind("/") + 1]
-
-
-def _rate(log: Path) -> int | None:
-    """Images a second of the last call that finished; its log is the only place that tells it of a resumed run."""
-    if not log.is_file():
-        return None
-    found = _RATE.findall(log.read_text("utf-8", errors="replace"))
-    return int(found[-1]) if found else None
 
 
 def _drawn(table: list[Distribution]) -> list[Distribution]:

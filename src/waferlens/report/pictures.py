@@ -59,6 +59,49 @@ def coloured(values: np.ndarray, scale: Scale) -> str:
     return _png(places, palette(scale.colours))
 
 
+def shaded(counts: np.ndarray, colour: tuple[int, int, int]) -> str:
+    """A density in one ink, the denser the less transparent, by the logarithm; it lies on any ground.
+
+    Args:
+        counts: how many in each cell; where 0, nothing is drawn.
+        colour: red, green, blue.
+    """
+    from PIL import Image
+
+    share = np.log1p(counts) / (np.log1p(counts.max()) or 1.0)
+    places = np.where(counts > 0, 1 + np.rint(share * (_STEPS - 1)), 0).astype(np.uint8)
+    picture = Image.frombytes("P", (counts.shape[1], counts.shape[0]), places.tobytes())
+    picture.putpalette(list(colour) * 256)
+    # the rarest cell has to be seen as well
+    opacity = bytes([0, *np.linspace(70, 255, _STEPS).round().astype(np.uint8).tolist()])
+    out = io.BytesIO()
+    picture.save(out, "PNG", optimize=True, transparency=opacity)
+    return _address(out.getvalue())
+
+
+def photo(pixels: np.ndarray, most: int, stretch: tuple[float, float]) -> str:
+    """A large image for looking at: reduced, and packed at the loss of what no eye sees on a page.
+
+    Args:
+        pixels: of any type [grey]
+        most: longest side of the picture [px]
+        stretch: what becomes black and what white [grey]
+    """
+    by = max(pixels.shape) / most
+    if by > 1:
+        size = (max(1, round(pixels.shape[1] / by)), max(1, round(pixels.shape[0] / by)))
+        pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
+    low, high = stretch
+    shown = np.clip((pixels.astype(np.float32) - low) * (255.0 / (high - low or 1.0)), 0, 255).astype(np.uint8)
+    return packed(shown, 82)
+
+
+def packed(pixels: UInt8[np.ndarray, "h w *c"], quality: int = 90) -> str:
+    """Grey or blue, green, red as an inline address, at a small loss."""
+    _, data = cv2.imencode(".webp", pixels, [cv2.IMWRITE_WEBP_QUALITY, quality])
+    return _address(data.tobytes(), "webp")
+
+
 def gradient(colours: str) -> str:
     """The colours of a scale as a CSS gradient from left to right."""
     chosen = palette(colours)[np.linspace(0, _STEPS - 1, 9).round().astype(int)]
@@ -124,8 +167,7 @@ def drawing(data: bytes) -> str:
     if w > _WIDEST_DRAWING:
         size = (_WIDEST_DRAWING, round(h * _WIDEST_DRAWING / w))
         pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
-    _, packed = cv2.imencode(".webp", pixels, [cv2.IMWRITE_WEBP_QUALITY, 90])
-    return _address(packed.tobytes(), "webp")
+    return packed(pixels)
 
 
 def _png(places: UInt8[np.ndarray, "h w"], colours: UInt8[np.ndarray, "255 3"]) -> str:

@@ -16,6 +16,7 @@ from markupsafe import Markup, escape
 from waferlens.report import words
 
 WIDE = 380
+_LETTER = 6.2  # width of a digit
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,10 +85,16 @@ def ticks_below(x: Axis | LogAxis, ground: float, symbol: str) -> list[str]:
     """Marks and numbers under a chart; the unit stands at the last."""
     ticks = x.ticks(5)
     parts = []
-    for tick, word in zip(ticks, _words_of(x, ticks, symbol), strict=True):
+    free = float(WIDE)  # left of what is written already; the last number bears the unit and comes first
+    for tick, word in reversed(list(zip(ticks, _words_of(x, ticks, symbol), strict=True))):
         at = x(tick)
         anchor = "end" if at > WIDE - 26 else "start" if at < 14 else "middle"
-        parts += [line(at, ground, at, ground + 4, "axis"), text(at, ground + 17, word, "tick", anchor)]
+        parts.append(line(at, ground, at, ground + 4, "axis"))
+        wide = _LETTER * len(word)
+        left = at - {"end": wide, "middle": wide / 2, "start": 0.0}[anchor]
+        if left + wide <= free:
+            parts.append(text(at, ground + 17, word, "tick", anchor))
+            free = left - _LETTER / 2
     return parts
 
 
