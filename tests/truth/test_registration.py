@@ -11,7 +11,7 @@ from jaxtyping import jaxtyped
 from waferlens.errors import UsageError
 from waferlens.ops import registration
 from waferlens.ops.registration import MOTIONS, Registration, register, warped
-from waferlens.ops.registration_search import from_level, onto_level, turn
+from waferlens.ops.registration_pyramid import from_level, onto_level, turn
 
 SIZE = 256
 MARGIN = 80
@@ -89,7 +89,7 @@ def test_an_image_turned_counter_clockwise_has_a_positive_angle():
     upright = scene(SIZE, 6)
     # numpy turns the array as it is printed, rows downwards: counter-clockwise as seen
     assert np.array_equal(np.rot90(upright)[0], upright[:, -1])
-    turned = Registration(turn(90, (9, 9), (9, 9)), 1.0, 1.0, "", (9, 9))
+    turned = Registration(turn(90, (9, 9), (9, 9)), 1.0, 1.0, shape=(9, 9))
     small = upright[:9, :9].copy()
     assert np.allclose(warped(small, turned, (9, 9))[0], np.rot90(small), atol=1e-3)
     assert turned.angle_deg == pytest.approx(90)

@@ -1,8 +1,9 @@
 """Register an image to a reference: where each point of the image lies in the reference, and whether to believe it.
 
-Correlation of the coarse images over all shifts, and over a fan of angles where the motion may turn, gives starts;
-Gauss-Newton from coarse to fine makes the best of them exact. Gain and offset do not matter, slow shading hardly, and a
-defect pulls only with a bounded force.
+Correlation of the coarse images over all shifts, and over a fan of angles where the motion may turn, gives starts
+(`registration_pyramid`); the best of them are followed from coarse to fine (`registration_search`) and made exact by
+Gauss-Newton (`registration_refine`). Gain and offset do not matter, slow shading hardly, and a defect pulls only with a
+bounded force.
 
 Nothing about a pair of images raises: what cannot be trusted comes back with a `reason`, in one sentence.
 """
@@ -18,15 +19,12 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from waferlens.errors import UsageError
-from waferlens.ops.registration_search import Pyramid, candidates, from_level, onto_level
 
 Motion = Literal["none", "shift", "rigid", "similarity", "affine"]
 MOTIONS: tuple[Motion, ...] = ("none", "shift", "rigid", "similarity", "affine")
 
 SMALLEST_PX = 16
 """Images with a shorter side are not registered [px]"""
-_FINEST_PIXELS = 420_000  # the finest level has at most so many; more adds time, hardly accuracy
-_COARSE_PX = 64  # longer side of the level the search begins on
 _LEAST_OVERLAP = 0.25
 _FAR_SCALE = 1.25  # a registration that stretches by more than this has gone astray
 
@@ -44,6 +42,8 @@ class Registration:
     """Share of the image's pixels that lie inside the reference [1]"""
     reason: str = ""
     """Empty if the registration is trusted, else one sentence why not."""
+    remark: str = ""
+    """What to know of it even if it is trusted: the pattern repeats, or something is not determined by it."""
     shape: tuple[int, int] = (0, 0)
     """Shape of the image that was registered."""
 
@@ -96,15 +96,21 @@ def register(
     _check(image, reference, motion, max_shift_px, max_angle_deg, care)
     shape = image.shape
     still = np.eye(2, 3)
-    image, weight = _finite(image, care)
+    image, care = _finite(image, care)
     reference, _ = _finite(reference, None)
-    for name, pixels, counts in (("image", image, weight), ("reference", reference, None)):
+    for name, pixels, counts in (("image", image, care), ("reference", reference, None)):
         if _is_constant(pixels, counts):
             what = f"the {name} is constant where it counts: it holds nothing to register by"
-            return Registration(still, 0.0, overlap_share(still, shape, reference.shape), what, shape)
-    matrix, score = _find(image, reference, weight, motion, max_shift_px, max_angle_deg)
-    found = Registration(matrix, score, overlap_share(matrix, shape, reference.shape), "", shape)
-    return replace(found, reason=_doubt(found, max_shift_px, max_angle_deg, min_score, reference.shape))
+            return Registration(still, 0.0, overlap_share(still, shape, reference.shape), what, "", shape)
+
+    from waferlens.ops.registration_search import Limits, Search  # numba
+
+    limits = Limits(math.inf if max_shift_px is None else max_shift_px, max_angle_deg)
+    outcome = Search(image, reference, care, motion, limits).run()
+    overlap = overlap_share(outcome.matrix, shape, reference.shape)
+    found = Registration(outcome.matrix, outcome.score, overlap, "", outcome.remark, shape)
+    doubt = _doubt(found, max_shift_px, max_angle_deg, min_score, reference.shape)
+    return replace(found, reason=doubt or outcome.reason, remark="" if doubt else outcome.remark)
 
 
 def warped(
@@ -151,86 +157,6 @@ def _covered(matrix: np.ndarray, shape: tuple[int, int], onto: tuple[int, int]) 
     return first.astype(np.intp), np.maximum(first, last).astype(np.intp)
 
 
-def _find(
-    image: np.ndarray,
-    reference: np.ndarray,
-    weight: np.ndarray,
-    motion: Motion,
-    max_shift_px: float | None,
-    max_angle_deg: float,
-) -> tuple[Float[np.ndarray, "2 3"], float]:
-    """The matrix and its score."""
-    from waferlens.ops.registration_refine import refine  # numba
-
-    pictures, references, weights = Pyramid(image), Pyramid(reference), Pyramid(weight)
-    finest = 0
-    while image.size / 4**finest > _FINEST_PIXELS:
-        finest += 1
-    if motion == "none":
-        matrix = onto_level(np.eye(2, 3), finest)
-        still = refine(
-            pictures.level(finest),
-            references.level(finest),
-            weights.level(finest),
-            matrix,
-            motion=motion,
-            steps=0,
-            enough=0,
-        )
-        return np.eye(2, 3), still.score
-    coarse = finest
-    while max(image.shape) >> coarse > _COARSE_PX and min(*image.shape, *reference.shape) >> (coarse + 1) >= 12:
-        coarse += 1
-    angles = [0.0]
-    if motion != "shift":
-        count = math.ceil(max_angle_deg / 2.0)
-        angles = [max_angle_deg * i / max(count, 1) for i in range(-count, count + 1)]
-    reach = math.inf if max_shift_px is None else max_shift_px / 2**coarse
-    starts = candidates(
-        pictures.level(coarse),
-        references.level(coarse),
-        weights.level(coarse),
-        angles=angles,
-        max_shift=reach,
-        most=3,
-    )
-    if not starts:
-        return np.eye(2, 3), 0.0
-    tried = [
-        refine(
-            _smooth(pictures.level(coarse)),
-            _smooth(references.level(coarse)),
-            weights.level(coarse),
-            start,
-            motion="rigid" if motion in ("similarity", "affine") else motion,
-            steps=8,
-            enough=0.02,
-        )
-        for _, start in starts
-    ]
-    best = max(tried, key=lambda found: found.score)
-    matrix, score = from_level(best.matrix, coarse), best.score
-    for k in range(coarse, finest - 1, -1):
-        found = refine(
-            _smooth(pictures.level(k)),
-            _smooth(references.level(k)),
-            weights.level(k),
-            onto_level(matrix, k),
-            motion=motion,
-            steps=12,
-            enough=0.01 if k > finest else 0.003,
-        )
-        matrix, score = from_level(found.matrix, k), found.score
-    if not np.isfinite(matrix).all():
-        return np.eye(2, 3), 0.0
-    return matrix, score
-
-
-def _smooth(pixels: np.ndarray) -> np.ndarray:
-    """Fine enough for differences of neighbours to be slopes."""
-    return cv2.GaussianBlur(pixels, (3, 3), 0.8)
-
-
 def _doubt(
     found: Registration, max_shift_px: float | None, max_angle_deg: float, min_score: float, onto: tuple[int, int]
 ) -> str:
@@ -255,20 +181,25 @@ def _doubt(
     return ""
 
 
-def _finite(pixels: np.ndarray, care: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-    """Pixels with the median in place of what is not finite, and the weight of each, float32."""
-    weight = np.ones(pixels.shape, np.float32) if care is None else care.astype(np.float32)
+def _finite(pixels: np.ndarray, care: np.ndarray | None) -> tuple[np.ndarray, np.ndarray | None]:
+    """Pixels with the median in place of what is not finite, and where they count; None if everywhere."""
+    if care is not None and care.all():
+        care = None
     if pixels.dtype.kind == "f":
+        pixels = pixels.astype(np.float32, copy=False)
         known = np.isfinite(pixels)
         if not known.all():
-            weight = weight * known
-            pixels = np.where(known, pixels, np.median(pixels[known]) if known.any() else 0)
-        pixels = pixels.astype(np.float32, copy=False)
-    return np.ascontiguousarray(pixels), np.ascontiguousarray(weight)
+            care = known if care is None else care & known
+            pixels = np.where(known, pixels, np.median(pixels[known]) if known.any() else np.float32(0))
+    return pixels, care
 
 
-def _is_constant(pixels: np.ndarray, weight: np.ndarray | None) -> bool:
-    counted = pixels if weight is None or weight.all() else pixels[weight > 0]
+def _is_constant(pixels: np.ndarray, care: np.ndarray | None) -> bool:
+    if care is None:
+        some = pixels[::16, ::16]
+        if some.max() - some.min() > 1e-6 * abs(float(some.max())):
+            return False
+    counted = pixels if care is None else pixels[care]
     if counted.size == 0:
         return True
     low, high = float(counted.min()), float(counted.max())

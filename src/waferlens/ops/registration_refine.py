@@ -1,11 +1,11 @@
 """Refine a registration to a fraction of a pixel: inverse-compositional Gauss-Newton with gain, offset and clipping.
 
 The image is the template T, the reference R is the one that is warped: at the right matrix M, T(x) = a R(M x) + b.
-The gradient of T is taken once, so a step costs one interpolation and a handful of sums; every motion uses the same
+The slopes of T are taken once, so a step costs one interpolation and a handful of sums; every motion uses the same
 sums, those of the six affine parameters, and projects them onto its own.
 
-Because the gradient comes from the template, the noise of the reference does not pull the answer towards whole pixels,
-as it does where the interpolated image is differentiated. Residuals are clipped at a few times their own rms (Huber's
+Because the slopes come from the template, the noise of the reference does not pull the answer towards whole pixels, as
+it does where the interpolated image is differentiated. Residuals are clipped at three times their own rms (Huber's
 psi), so a bright particle pulls with a bounded force.
 
 Source: Baker and Matthews, Lucas-Kanade 20 years on, IJCV 56 (2004); the invariance to gain and offset that
@@ -20,7 +20,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Float32, Float64
 from numba import njit
 
 # Sums may be reordered (that is what makes them vectors); every pixel is finite by the time it comes here.
@@ -28,7 +28,7 @@ _FAST = {"reassoc", "contract", "arcp", "nsz"}
 
 # How the parameters of each motion move the six affine ones (xx, xy, x, yx, yy, y), about the centre of the image.
 _SHIFT = [[0, 0, 1, 0, 0, 0], [0, 0, 0, 0, 0, 1]]
-_BASES = {
+BASES = {
     "shift": np.array(_SHIFT, np.float64),
     "rigid": np.array([*_SHIFT, [0, -1, 0, 1, 0, 0]], np.float64),
     "similarity": np.array([*_SHIFT, [0, -1, 0, 1, 0, 0], [1, 0, 0, 0, 1, 0]], np.float64),
@@ -36,132 +36,239 @@ _BASES = {
 }
 _CLIP = 3.0  # residuals beyond this many rms pull no harder
 _LEAST_SHARE = 0.02  # of the image has to lie in the reference for a step to be worth taking
+_SUMS = 15  # what one pass over the overlap adds up, see `_pass`
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
+class Light:
+    """How the grey of the reference becomes that of the image, carried from level to level."""
+
+    gain: float = 0.0
+    """0 while it is not known."""
+    offset: float = 0.0
+    limit: float = math.inf
+    """Where residuals are clipped [grey]"""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Refined:
     """Where Gauss-Newton stopped."""
 
-    matrix: Float[np.ndarray, "2 3"]
+    matrix: Float64[np.ndarray, "2 3"]
     """Point of the image -> point of the reference [px of this level]"""
     score: float
     """Zero-normalised correlation over the overlap [1]"""
-    step: float
-    """How far the last step still moved the corners [px of this level]"""
-    singular: bool
-    """Whether the image does not determine the motion."""
+    light: Light
 
 
 def refine(
-    image: Float[np.ndarray, "h w"],
-    reference: Float[np.ndarray, "hr wr"],
-    weight: Float[np.ndarray, "h w"],
+    image: Float32[np.ndarray, "h w"],
+    reference: Float32[np.ndarray, "hr wr"],
+    weight: Float32[np.ndarray, "h w"],
     matrix: Float[np.ndarray, "2 3"],
     *,
     motion: str,
     steps: int,
     enough: float,
+    light: Light | None = None,
+    held: Float64[np.ndarray, "n n"] | None = None,
 ) -> Refined:
     """Gauss-Newton from a start within a few pixels.
 
     Args:
-        image: the template, float32, finite [grey]
-        reference: the image that is warped, float32, finite [grey]
-        weight: 1 where a pixel of the image takes part, else 0
+        image: the template, finite and about zero mean (sums are taken in float32) [grey]
+        reference: the image that is warped, likewise [grey]
+        weight: how much a pixel of the image counts, 0 to 1
         matrix: the start: point of the image -> point of the reference [px]
-        motion: a key of `_BASES`, or `none` for the score alone
+        motion: a key of `BASES`, or `none` for the score alone
         steps: the most steps taken
         enough: stop once a step moves no corner by more than this [px]
+        light: gain, offset and limit to begin with
+        held: directions of the motion's parameters to leave alone, as `undetermined` gives them
     """
-    h, w = image.shape
     matrix = np.array(matrix, np.float64)
-    basis = _BASES.get(motion)
-    xc, yc = 0.5 * (w - 1), 0.5 * (h - 1)
-    normal = np.zeros((6, 6))
-    sums = np.zeros(_SUMS)
-    if basis is not None:
-        _normal(image, reference.shape[0], reference.shape[1], weight, matrix, normal)
-        projected = basis @ normal @ basis.T
-        singular, inverse = _inverse(projected)
+    pull = np.zeros((6, 6))
+    if motion in BASES:
+        basis = BASES[motion]
+        inverse = _inverse(basis @ normal_matrix(image, image, weight, matrix, reference.shape) @ basis.T)
+        if held is not None:
+            free = np.eye(len(basis)) - held
+            inverse = free @ inverse @ free.T
+        pull = basis.T @ inverse @ basis
     else:
-        steps, singular, inverse = 0, False, None
-    gain, offset, limit, moved = 0.0, 0.0, math.inf, math.inf
-    least = _LEAST_SHARE * image.size
-    for step in range(steps + 2):
-        _residuals(image, reference, weight, matrix, gain, offset, limit, sums)
-        score, first_gain, first_offset = _correlation(sums)
-        if step == 0:  # gain and offset are known only now
-            gain, offset = first_gain, first_offset
-            if basis is None:
-                break
-            continue
-        if step > steps or singular or moved <= enough or sums[0] < least:
-            break
-        gain, offset, limit = _adjust(sums, gain, offset)
-        delta = basis.T @ (inverse @ (basis @ sums[_FORCE]))
-        change = _as_warp(delta, motion)
-        moved = float((np.abs(change[:2] - np.eye(2, 3)) @ (xc, yc, 1.0)).max())
-        matrix = _compose(matrix, change, xc, yc)
-    return Refined(matrix, score, moved, singular)
+        steps = 0
+    light = light or Light()
+    state = np.array([light.gain, light.offset, light.limit])
+    best = matrix.copy()
+    # one type of each argument, so that one version is compiled
+    turns, enough = motion == "rigid", float(enough)
+    score = _descend(image, reference, weight, matrix, best, pull, turns, int(steps), enough, state)
+    return Refined(best, score, Light(*state.tolist()))
 
 
-# Places in the sums of `_residuals`.
-_SUMS = 18
-_FORCE = slice(12, 18)
+def normal_matrix(
+    image: Float32[np.ndarray, "h w"],
+    other: Float32[np.ndarray, "h w"],
+    weight: Float32[np.ndarray, "h w"],
+    matrix: Float64[np.ndarray, "2 3"],
+    onto: tuple[int, int],
+) -> Float64[np.ndarray, "6 6"]:
+    """Sum of g f' over the overlap with a reference of shape `onto`: g and f are the slopes of the two images by the
+    six affine parameters about the centre. With an image twice it is the normal matrix of Gauss-Newton.
+    """
+    sums = np.zeros((2, 2, 6))
+    _slopes(image, other, weight, matrix, onto[0], onto[1], sums)
+    out = np.empty((6, 6))
+    for i in range(2):
+        for j in range(2):
+            xx, x, one, xy, y, yy = sums[i, j]
+            out[3 * i : 3 * i + 3, 3 * j : 3 * j + 3] = [[xx, xy, x], [xy, yy, y], [x, y, one]]
+    return out
 
 
-def _correlation(sums: np.ndarray) -> tuple[float, float, float]:
-    """Zero-normalised correlation, and the least-squares gain and offset that take the reference to the image."""
-    n, t, r, tt, rr, tr = sums[:6]
-    if n < 1:
-        return 0.0, 1.0, 0.0
-    vt, vr, c = tt - t * t / n, rr - r * r / n, tr - t * r / n
-    if vt <= 1e-9 * max(tt, 1e-30) or vr <= 1e-9 * max(rr, 1e-30):
-        return 0.0, 1.0, (t - r) / n
-    gain = c / vr
-    return c / math.sqrt(vt * vr), gain, (t - gain * r) / n
+def undetermined(
+    image: Float32[np.ndarray, "h w"],
+    reference: Float32[np.ndarray, "hr wr"],
+    weight: Float32[np.ndarray, "h w"],
+    found: Refined,
+    motion: str,
+    least: float,
+) -> Float64[np.ndarray, "n n"] | None:
+    """The directions of a motion's parameters that nothing both images show determines; None if there are none.
+
+    Lines do not tell a shift along them, a round hole does not tell an angle, but noise gives either a slope. So the
+    slopes of the two images are compared: for each combination of parameters, how much of the slopes' energy do they
+    share?
+
+    Args:
+        image: as in `refine`
+        reference: as in `refine`
+        weight: as in `refine`
+        found: the registration asked about
+        motion: a key of `BASES`
+        least: the share below which it is noise [1]
+
+    Returns:
+        A projector P of the motion's parameters: P p is the part of p that is not determined.
+    """
+    basis = BASES[motion]
+    laid = np.zeros_like(image)
+    _lay(reference, found.matrix, laid)
+    one, two, both = (
+        basis @ normal_matrix(a, b, weight, found.matrix, reference.shape) @ basis.T
+        for a, b in ((image, image), (laid, laid), (image, laid))
+    )
+    # in parameters in which either image's slopes have about unit energy, by the smaller diagonal of the two
+    energy = one + two * found.light.gain**2
+    values, vectors = np.linalg.eigh(energy)
+    values = np.maximum(values, 1e-12 * max(values[-1], 1e-30))
+    whiten, unwhiten = (vectors * values**-0.5) @ vectors.T, (vectors * values**0.5) @ vectors.T
+    shares, ways = np.linalg.eigh(whiten @ (both + both.T) @ whiten * found.light.gain)
+    ways = ways[:, shares < least]
+    if ways.shape[1] == 0:
+        return None
+    return whiten @ ways @ ways.T @ unwhiten
 
 
-def _adjust(sums: np.ndarray, gain: float, offset: float) -> tuple[float, float, float]:
-    """Gain and offset moved by the clipped residuals, and where to clip next."""
-    n, _, r, _, rr, _ = sums[:6]
-    p, pr, squares = sums[6:9]
-    vr = rr - r * r / n
-    if vr > 1e-9 * max(rr, 1e-30):
-        # psi = clip(T - gain R - offset): one Newton step on both
-        more = (pr - p * r / n) / vr
-        gain, offset = gain + more, offset + (p - more * r) / n
-    return gain, offset, _CLIP * math.sqrt(squares / n) + 1e-6
+def without(
+    matrix: Float64[np.ndarray, "2 3"],
+    still: Float64[np.ndarray, "2 3"],
+    held: Float64[np.ndarray, "n n"],
+    motion: str,
+    shape: tuple[int, int],
+) -> Float64[np.ndarray, "2 3"]:
+    """A matrix less what is not determined: that part of it becomes what it is in `still`."""
+    basis = BASES[motion]
+    xc, yc = 0.5 * (shape[1] - 1), 0.5 * (shape[0] - 1)
+    about = np.array([[1, 0, xc], [0, 1, yc], [0, 0, 1]])
+    difference = ((matrix - still) @ about).ravel()
+    parameters = np.linalg.lstsq(basis.T, difference, rcond=None)[0]
+    less = (basis.T @ (held @ parameters)).reshape(2, 3)
+    return matrix - less @ np.linalg.inv(about)
 
 
-def _inverse(normal: np.ndarray) -> tuple[bool, np.ndarray]:
-    """The inverse of the normal matrix, and whether it is none."""
+def _inverse(normal: np.ndarray) -> np.ndarray:
+    """The inverse of a normal matrix; parameters that move nothing are left out."""
     scale = np.sqrt(np.maximum(np.diag(normal), 1e-30))
     values, vectors = np.linalg.eigh(normal / scale[:, None] / scale[None, :])
-    if values[0] <= 1e-6:
-        return True, np.zeros_like(normal)
-    return False, (vectors / values) @ vectors.T / scale[:, None] / scale[None, :]
+    kept = values > 1e-6
+    vectors, values = vectors[:, kept], values[kept]
+    return (vectors / values) @ vectors.T / scale[:, None] / scale[None, :]
 
 
-def _as_warp(delta: np.ndarray, motion: str) -> Float[np.ndarray, "3 3"]:
-    """The six parameters as a warp about the centre; a turn stays a turn, however large the step."""
-    warp = np.eye(3)
-    if motion == "rigid":
-        c, s = math.cos(delta[3]), math.sin(delta[3])
-        warp[:2] = [[c, -s, delta[2]], [s, c, delta[5]]]
-    else:
-        warp[:2] += delta.reshape(2, 3)
-    return warp
+@njit(nogil=True, cache=True)
+def _descend(image, reference, weight, matrix, best, pull, turns, steps, enough, state):
+    """Steps of Gauss-Newton, in place; the score of `best`, which is the last matrix unless that was a worse one."""
+    h, w = image.shape
+    xc, yc = 0.5 * (w - 1), 0.5 * (h - 1)
+    sums = np.zeros(_SUMS)
+    row = np.empty(w, np.float32)
+    delta = np.empty(6)
+    least = _LEAST_SHARE * h * w
+    top, moved, taken = -2.0, math.inf, 0
+    while True:
+        _pass(image, reference, weight, matrix, state[0], state[1], state[2], row, sums)
+        n, t, r, tt, rr, tr, p, pr, pp = sums[0], sums[1], sums[2], sums[3], sums[4], sums[5], sums[6], sums[7], sums[8]
+        if n < least:
+            break
+        vt, vr, c = tt - t * t / n, rr - r * r / n, tr - t * r / n
+        if vt <= 1e-6 * tt / n or vr <= 1e-6 * rr / n or vt <= 0 or vr <= 0:
+            break  # flat where they overlap
+        score = c / math.sqrt(vt * vr)
+        if score > top:
+            top = score
+            best[:] = matrix
+        elif score < top - 0.05:
+            break  # it runs away
+        if state[0] == 0:  # gain and offset are known only now
+            state[0] = c / vr
+            state[1] = (t - state[0] * r) / n
+            state[2] = _CLIP * math.sqrt(max(vt - c * c / vr, 0.0) / n) + 1e-6
+            if steps > 0:
+                continue
+        if taken >= steps:
+            break
+        # psi = clip(T - gain R - offset): one Newton step for gain and offset too
+        more = (pr - p * r / n) / vr
+        state[0] += more
+        state[1] += (p - more * r) / n
+        state[2] = _CLIP * math.sqrt(pp / n) + 1e-6
+        for i in range(6):
+            delta[i] = 0.0
+            for j in range(6):
+                delta[i] -= pull[i, j] * sums[9 + j]
+        moved = max(
+            abs(delta[0]) * xc + abs(delta[1]) * yc + abs(delta[2]),
+            abs(delta[3]) * xc + abs(delta[4]) * yc + abs(delta[5]),
+        )
+        if not moved < 0.25 * max(h, w):
+            break
+        _compose(matrix, delta, turns, xc, yc)
+        taken += 1
+        if moved <= enough:
+            best[:] = matrix
+            break
+    return max(top, -1.0) if top > -2.0 else 0.0
 
 
-def _compose(matrix: np.ndarray, change: np.ndarray, xc: float, yc: float) -> Float[np.ndarray, "2 3"]:
-    """M after W^-1, the change W being told about the centre."""
-    to_centre = np.array([[1, 0, -xc], [0, 1, -yc], [0, 0, 1]])
-    from_centre = np.array([[1, 0, xc], [0, 1, yc], [0, 0, 1]])
-    return matrix @ from_centre @ np.linalg.inv(change) @ to_centre
+@njit(nogil=True, cache=True)
+def _compose(matrix, delta, turns, xc, yc):
+    """M becomes M after W^-1, W being the change told about the centre; a turn stays a turn, however large."""
+    a, b, e, c, d, f = 1 + delta[0], delta[1], delta[2], delta[3], 1 + delta[4], delta[5]
+    if turns:
+        a = d = math.cos(delta[3])
+        c = math.sin(delta[3])
+        b = -c
+    det = a * d - b * c
+    a, b, c, d = d / det, -b / det, -c / det, a / det
+    e, f = -(a * e + b * f), -(c * e + d * f)
+    e, f = e + xc - a * xc - b * yc, f + yc - c * xc - d * yc
+    for i in range(2):
+        x, y, t = matrix[i, 0], matrix[i, 1], matrix[i, 2]
+        matrix[i, 0], matrix[i, 1], matrix[i, 2] = x * a + y * c, x * b + y * d, x * e + y * f + t
 
 
-@njit(nogil=True, cache=True, fastmath=_FAST, inline="always")
+@njit(nogil=True, cache=True)
 def _columns(m0, m1, m2, y, limit, first, last):
     """The columns first <= x < last of row y with 0 <= m0 x + m1 y + m2 < limit."""
     start = m1 * y + m2
@@ -173,104 +280,113 @@ def _columns(m0, m1, m2, y, limit, first, last):
         low, high = high, low
     # a thousandth of a pixel inside, so that rounding leads no index out
     low, high = low + 1e-3, high - 1e-3
-    if high < first or low > last - 1:
+    if not (high >= first and low <= last - 1):
         return first, first
     return max(first, math.ceil(low)), min(last, math.floor(high) + 1)
 
 
+@njit(nogil=True, cache=True)
+def _inner_columns(matrix, y, hr, wr, w):
+    """The columns of row y, less the outermost, whose points lie between pixels of the reference."""
+    x0, x1 = _columns(matrix[0, 0], matrix[0, 1], matrix[0, 2], y, wr - 1, 1, w - 1)
+    return _columns(matrix[1, 0], matrix[1, 1], matrix[1, 2], y, hr - 1, x0, x1)
+
+
+@njit(nogil=True, cache=True)
+def covered_share(matrix, h, w, hr, wr):
+    """Share of the pixels of an image whose points lie within the outer pixel edges of the reference [1]"""
+    count = 0
+    for y in range(h):
+        x0, x1 = _columns(matrix[0, 0], matrix[0, 1], matrix[0, 2] + 0.5, y, wr, 0, w)
+        x0, x1 = _columns(matrix[1, 0], matrix[1, 1], matrix[1, 2] + 0.5, y, hr, x0, x1)
+        count += max(0, x1 - x0)
+    return count / (h * w)
+
+
 @njit(nogil=True, cache=True, fastmath=_FAST)
-def _normal(image, hr, wr, weight, matrix, normal):
-    """Sum of g g' over the overlap, g the gradient of the image by the six affine parameters about its centre."""
-    h, w = image.shape
-    xc, yc = np.float32(0.5 * (w - 1)), 0.5 * (h - 1)
-    half = np.float32(0.5)
-    for y in range(1, h - 1):
-        x0, x1 = _columns(matrix[0, 0], matrix[0, 1], matrix[0, 2], y, wr - 1, 1, w - 1)
+def _lay_row(reference, matrix, y, x0, x1, row):
+    """One row of the warped reference, linearly between pixels.
+
+    A row is cut where it passes from one row or column of the reference to the next: between the cuts neighbours in
+    the image are neighbours in the reference, and the loop becomes vectors. At 3 degrees that is every 19 pixels.
+    """
+    dm, m10 = matrix[0, 0] - 1.0, matrix[1, 0]
+    u0, v0 = matrix[0, 1] * y + matrix[0, 2], matrix[1, 1] * y + matrix[1, 2]
+    per_u = 1 / dm if abs(dm) > 1e-9 else 0.0
+    per_v = 1 / m10 if abs(m10) > 1e-9 else 0.0
+    by_u, by_v = np.float32(dm), np.float32(m10)
+    x = x0
+    while x < x1:
+        du, dv = dm * x + u0, m10 * x + v0
+        iu, iv = math.floor(du), math.floor(dv)
+        end = x1
+        if per_u != 0:
+            end = min(end, int((iu - u0 + (1 if dm > 0 else 0)) * per_u) + 1)
+        if per_v != 0:
+            end = min(end, int((iv - v0 + (1 if m10 > 0 else 0)) * per_v) + 1)
+        end = max(end, x + 1)
+        upper, lower = reference[iv, x + iu : end + iu + 1], reference[iv + 1, x + iu : end + iu + 1]
+        out = row[x:end]
+        fu, fv = np.float32(du - iu), np.float32(dv - iv)
+        for k in range(out.size):
+            step = np.float32(k)
+            gu, gv = fu + by_u * step, fv + by_v * step
+            a, b = upper[k], lower[k]
+            a += gu * (upper[k + 1] - a)
+            b += gu * (lower[k + 1] - b)
+            out[k] = a + gv * (b - a)
+        x = end
+
+
+@njit(nogil=True, cache=True)
+def _lay(reference, matrix, out):
+    """The warped reference, 0 where it covers nothing."""
+    h, w = out.shape
+    hr, wr = reference.shape
+    for y in range(h):
+        x0, x1 = _columns(matrix[0, 0], matrix[0, 1], matrix[0, 2], y, wr - 1, 0, w)
         x0, x1 = _columns(matrix[1, 0], matrix[1, 1], matrix[1, 2], y, hr - 1, x0, x1)
-        zero = np.float32(0)
-        a0, a1, a2, b0, b1, b2, c0, c1, c2 = zero, zero, zero, zero, zero, zero, zero, zero, zero
-        for x in range(x0, x1):
-            k = weight[y, x]
-            gx = half * (image[y, x + 1] - image[y, x - 1])
-            gy = half * (image[y + 1, x] - image[y - 1, x])
-            dx = np.float32(x) - xc
-            xx, xy, yy = k * gx * gx, k * gx * gy, k * gy * gy
-            a0 += xx
-            a1 += xx * dx
-            a2 += xx * dx * dx
-            b0 += xy
-            b1 += xy * dx
-            b2 += xy * dx * dx
-            c0 += yy
-            c1 += yy * dx
-            c2 += yy * dx * dx
-        d = y - yc
-        for i, s0, s1, s2 in ((0, a0, a1, a2), (1, b0, b1, b2), (2, c0, c1, c2)):
-            r = 3 if i == 2 else 0
-            c = 0 if i == 0 else 3
-            normal[r, c] += s2
-            normal[r, c + 1] += s1 * d
-            normal[r, c + 2] += s1
-            normal[r + 1, c] += s1 * d
-            normal[r + 1, c + 1] += s0 * d * d
-            normal[r + 1, c + 2] += s0 * d
-            normal[r + 2, c] += s1
-            normal[r + 2, c + 1] += s0 * d
-            normal[r + 2, c + 2] += s0
-    for r in range(3):
-        for c in range(3):
-            normal[3 + r, c] = normal[c, 3 + r]
+        _lay_row(reference, matrix, y, x0, x1, out[y])
 
 
 @njit(nogil=True, cache=True, fastmath=_FAST)
-def _residuals(image, reference, weight, matrix, gain, offset, limit, sums):
+def _pass(image, reference, weight, matrix, gain, offset, limit, row, sums):
     """One pass over the overlap.
 
-    sums: n, T, R, TT, RR, TR; psi, psi R, psi psi; three spare; psi g by the six affine parameters. R is the reference
-    interpolated at M x, psi the clipped residual T - gain R - offset, g as in `_normal`. The sign of g is that of a
-    step that moves the template towards the warped reference.
+    sums: n, T, R, TT, RR, TR; psi, psi R, psi psi; psi g by the six affine parameters. R is the reference interpolated
+    at M x, psi the clipped residual T - gain R - offset, g the slope of T.
     """
     h, w = image.shape
     hr, wr = reference.shape
     xc, yc = np.float32(0.5 * (w - 1)), 0.5 * (h - 1)
-    half, zero = np.float32(0.5), np.float32(0)
+    zero = np.float32(0)
     a, b, top = np.float32(gain), np.float32(offset), np.float32(limit)
-    row = np.empty(w, np.float32)
-    flat = reference.reshape(-1)
     sums[:] = 0.0
     for y in range(1, h - 1):
-        x0, x1 = _columns(matrix[0, 0], matrix[0, 1], matrix[0, 2], y, wr - 1, 1, w - 1)
-        x0, x1 = _columns(matrix[1, 0], matrix[1, 1], matrix[1, 2], y, hr - 1, x0, x1)
+        x0, x1 = _inner_columns(matrix, y, hr, wr, w)
         if x1 <= x0:
             continue
-        u0, v0 = matrix[0, 1] * y + matrix[0, 2], matrix[1, 1] * y + matrix[1, 2]
-        for x in range(x0, x1):
-            u, v = matrix[0, 0] * x + u0, matrix[1, 0] * x + v0
-            iu, iv = np.int32(u), np.int32(v)
-            fu, fv = np.float32(u - iu), np.float32(v - iv)
-            at = iv * wr + iu
-            up = flat[at] + fu * (flat[at + 1] - flat[at])
-            down = flat[at + wr] + fu * (flat[at + wr + 1] - flat[at + wr])
-            row[x] = up + fv * (down - up)
+        _lay_row(reference, matrix, y, x0, x1, row)
+        upper, here, lower = image[y - 1, x0:x1], image[y, x0 - 1 : x1 + 1], image[y + 1, x0:x1]
+        laid, counts = row[x0:x1], weight[y, x0:x1]
         n, t, r, tt, rr, tr, p, pr, pp = zero, zero, zero, zero, zero, zero, zero, zero, zero
         px, px1, py, py1 = zero, zero, zero, zero
-        for x in range(x0, x1):
-            k = weight[y, x]
-            ti, ri = image[y, x], row[x]
-            rest = ti - a * ri - b
-            psi = k * min(max(rest, -top), top)
+        start = np.float32(x0) - xc
+        for x in range(laid.size):
+            k, ti, ri = counts[x], here[x + 1], laid[x]
+            kt, kr = k * ti, k * ri
             n += k
-            t += k * ti
-            r += k * ri
-            tt += k * ti * ti
-            rr += k * ri * ri
-            tr += k * ti * ri
+            t += kt
+            r += kr
+            tt += kt * ti
+            rr += kr * ri
+            tr += kt * ri
+            psi = k * min(max(ti - a * ri - b, -top), top)
             p += psi
             pr += psi * ri
             pp += psi * psi
-            gx = psi * half * (image[y, x + 1] - image[y, x - 1])
-            gy = psi * half * (image[y + 1, x] - image[y - 1, x])
-            dx = np.float32(x) - xc
+            gx, gy = psi * (here[x + 2] - here[x]), psi * (lower[x] - upper[x])
+            dx = np.float32(x) + start
             px += gx
             px1 += gx * dx
             py += gy
@@ -285,9 +401,56 @@ def _residuals(image, reference, weight, matrix, gain, offset, limit, sums):
         sums[6] += p
         sums[7] += pr
         sums[8] += pp
-        sums[12] -= px1
-        sums[13] -= px * d
-        sums[14] -= px
-        sums[15] -= py1
-        sums[16] -= py * d
-        sums[17] -= py
+        sums[9] += 0.5 * px1
+        sums[10] += 0.5 * px * d
+        sums[11] += 0.5 * px
+        sums[12] += 0.5 * py1
+        sums[13] += 0.5 * py * d
+        sums[14] += 0.5 * py
+
+
+@njit(nogil=True, cache=True, fastmath=_FAST)
+def _slopes(image, other, weight, matrix, hr, wr, sums):
+    """Moments of the products of slopes, along x or y in the one image and along x or y in the other.
+
+    The last axis of the sums: by x x, x, 1, x y, y, y y, counted from the centre.
+    """
+    h, w = image.shape
+    xc, yc = np.float32(0.5 * (w - 1)), 0.5 * (h - 1)
+    zero = np.float32(0)
+    for y in range(1, h - 1):
+        x0, x1 = _inner_columns(matrix, y, hr, wr, w)
+        if x1 <= x0:
+            continue
+        upper, here, lower = image[y - 1, x0:x1], image[y, x0 - 1 : x1 + 1], image[y + 1, x0:x1]
+        over, there, under = other[y - 1, x0:x1], other[y, x0 - 1 : x1 + 1], other[y + 1, x0:x1]
+        counts = weight[y, x0:x1]
+        a0, a1, a2, b0, b1, b2 = zero, zero, zero, zero, zero, zero
+        c0, c1, c2, d0, d1, d2 = zero, zero, zero, zero, zero, zero
+        start = np.float32(x0) - xc
+        for x in range(counts.size):
+            gx, gy = counts[x] * (here[x + 2] - here[x]), counts[x] * (lower[x] - upper[x])
+            fx, fy = there[x + 2] - there[x], under[x] - over[x]
+            dx = np.float32(x) + start
+            xx, xy, yx, yy = gx * fx, gx * fy, gy * fx, gy * fy
+            a0 += xx
+            b0 += xy
+            c0 += yx
+            d0 += yy
+            xx, xy, yx, yy = xx * dx, xy * dx, yx * dx, yy * dx
+            a1 += xx
+            b1 += xy
+            c1 += yx
+            d1 += yy
+            a2 += xx * dx
+            b2 += xy * dx
+            c2 += yx * dx
+            d2 += yy * dx
+        d = y - yc
+        for i, j, s0, s1, s2 in ((0, 0, a0, a1, a2), (0, 1, b0, b1, b2), (1, 0, c0, c1, c2), (1, 1, d0, d1, d2)):
+            sums[i, j, 0] += 0.25 * s2
+            sums[i, j, 1] += 0.25 * s1
+            sums[i, j, 2] += 0.25 * s0
+            sums[i, j, 3] += 0.25 * s1 * d
+            sums[i, j, 4] += 0.25 * s0 * d
+            sums[i, j, 5] += 0.25 * s0 * d * d

@@ -1,165 +1,407 @@
-"""Find where to start a registration: halved images, and their correlation over all shifts and a fan of angles.
+"""From coarse to fine: starts from correlation, refined level by level, rivals kept until they are beaten.
 
-Level k of a pyramid is the image averaged over blocks of 2^k x 2^k pixels. The centre of the first pixel is (0, 0) on
-every level, so a point x of the image lies at (x - c) / 2^k on level k, with c = (2^k - 1) / 2.
+A start is judged by how much of the image it explains: -overlap log(1 - r²), the gain in likelihood of a Gaussian model
+per pixel. So a small corner that fits by chance does not beat the whole that fits as well.
+
+Patterns that repeat have rivals that are as good: the one that is moved least is taken, and said. Where the coarse
+images show nothing of a fine pattern, a patch of a finer level is looked for, and its fit grown to the whole image.
+
+numba is imported with this file: import it where it is used, not at start-up.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass, field
 
-import cv2
 import numpy as np
-import scipy.fft
-from jaxtyping import Float
+from jaxtyping import Float64
 
-_LEAST_OVERLAP = 0.25  # of the smaller image: what overlaps less is not looked at
+from waferlens.ops.registration_pyramid import (
+    Pyramid,
+    Weights,
+    fan,
+    from_level,
+    lively,
+    onto_level,
+    peaks,
+    repeats,
+    turn,
+)
+from waferlens.ops.registration_refine import Light, covered_share, refine, undetermined, without
 
-
-class Pyramid:
-    """The levels of an image, each made when first asked for."""
-
-    def __init__(self, pixels: np.ndarray) -> None:
-        self._levels = {0: pixels}
-
-    def level(self, k: int) -> Float[np.ndarray, "h w"]:
-        """Level k as float32, blocks of 2^k pixels averaged; a row or column that fills no block is left out."""
-        if k not in self._levels or self._levels[k].dtype != np.float32:
-            self._levels[k] = self._make(k)
-        return self._levels[k]
-
-    def _make(self, k: int) -> np.ndarray:
-        if k == 0:
-            return self._levels[0].astype(np.float32)
-        finer = self._levels[0] if k == 1 else self.level(k - 1)
-        h, w = finer.shape[0] // 2, finer.shape[1] // 2
-        finer = finer[: 2 * h, : 2 * w]
-        if finer.dtype != np.float32:
-            finer = finer.astype(np.float32)
-        return cv2.resize(finer, (w, h), interpolation=cv2.INTER_AREA)
-
-
-def onto_level(matrix: Float[np.ndarray, "2 3"], k: int) -> Float[np.ndarray, "2 3"]:
-    """A matrix of full-size points as one of points on level k."""
-    size, c = float(1 << k), 0.5 * ((1 << k) - 1)
-    out = np.array(matrix, np.float64)
-    out[:, 2] = (out[:, :2].sum(axis=1) * c + out[:, 2] - c) / size
-    return out
+_FINEST_PIXELS = 420_000  # the finest level has at most so many; more adds time, hardly accuracy
+_COARSE_PX = 64  # longer side of the level the search begins on
+_COARSE_REFERENCE_PX = 512  # the same of a reference that is larger than the image
+_SMALLEST_PX = 16  # shorter side of a level
+_FAN_DEG = 2.5  # between angles tried: 1 px at the corners of the coarsest level
+_PATCH_PX = 96
+_PATCH_FAN_DEG = 1.7
+_LEAST_OVERLAP = 0.25
+_LOOK_FURTHER = 0.7  # a score below this is worth looking on finer levels
+_RIVALS = 4  # carried from level to level
+_RIVAL_HEIGHT = 0.6  # of the highest peak: what is lower is no rival
+_HOPELESS = 0.2  # below this score there is nothing to say about repeats
+_LATTICE_PX = 128  # side of the patch in which a fine lattice is looked for
+_FAR_SCALE = 1.25  # what stretches by more has gone astray
 
 
-def from_level(matrix: Float[np.ndarray, "2 3"], k: int) -> Float[np.ndarray, "2 3"]:
-    """A matrix of points on level k as one of full-size points."""
-    size, c = float(1 << k), 0.5 * ((1 << k) - 1)
-    out = np.array(matrix, np.float64)
-    out[:, 2] = size * out[:, 2] + c - out[:, :2].sum(axis=1) * c
-    return out
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How far a registration may go."""
+
+    max_shift_px: float
+    max_angle_deg: float
 
 
-def candidates(
-    image: Float[np.ndarray, "h w"],
-    reference: Float[np.ndarray, "hr wr"],
-    weight: Float[np.ndarray, "h w"],
-    *,
-    angles: list[float],
-    max_shift: float,
-    most: int,
-) -> list[tuple[float, Float[np.ndarray, "2 3"]]]:
-    """The best starts among all shifts and the given angles, best first: correlation and matrix.
+@dataclass(slots=True, eq=False)
+class Candidate:
+    """A registration on its way."""
 
-    Args:
-        image: float32 [grey]
-        reference: float32 [grey]
-        weight: 1 where a pixel of the image takes part, else 0
-        angles: turns of the image against the reference to try, counter-clockwise [deg]
-        max_shift: how far the centre may be off, in x and in y [px]
-        most: how many to give
-    """
-    (h, w), (hr, wr) = image.shape, reference.shape
-    size = tuple(scipy.fft.next_fast_len(a + b - 1, real=True) for a, b in zip((h, w), (hr, wr), strict=True))
-    template = _flattened(image) * weight
-    turned, matrices = [], []
-    flat = _flattened(reference)
-    for angle in angles:
-        matrix = turn(angle, (h, w), (hr, wr))
-        matrices.append(matrix)
-        if angle == 0:
-            turned.append(flat)
-            continue
-        # about the centre of the reference, so that a shift is all that is left
-        back = turn(angle, (hr, wr), (hr, wr))
-        turned.append(cv2.warpAffine(flat, back, (wr, hr), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP))
-    spectrum = scipy.fft.rfft2(np.stack(turned), size) * np.conj(scipy.fft.rfft2(template, size))
-    surface = scipy.fft.irfft2(spectrum, size)
+    matrix: Float64[np.ndarray, "2 3"]
+    """Full-size points of the image -> of the reference [px]"""
+    score: float = 0.0
+    evidence: float = 0.0
+    """-overlap log(1 - r²), negative where it is not plausible."""
+    light: Light = field(default_factory=Light)
 
-    # shifts d with reference = image + d, in the order of the transform: 0 .. wr-1, then -(w-1) .. -1
-    dy, dx = (_shifts(size[i], (h, w)[i], (hr, wr)[i]) for i in range(2))
-    y0, x0 = 0.5 * (hr - h), 0.5 * (wr - w)  # at this shift the centres agree
-    energy = np.sqrt(_energy(template, dy, dx, (hr, wr), image=True) * _energy(flat, dy, dx, (h, w), image=False))
-    rows = np.clip(np.minimum(h, hr - dy) - np.maximum(0, -dy), 0, None)
-    columns = np.clip(np.minimum(w, wr - dx) - np.maximum(0, -dx), 0, None)
-    seen = rows[:, None] * columns[None, :] >= _LEAST_OVERLAP * min(h, hr) * min(w, wr)
-    reach = (np.abs(dy - y0) <= max_shift + 1)[:, None] & (np.abs(dx - x0) <= max_shift + 1)[None, :]
-    good = seen & reach & (energy > 1e-6 * max(float(energy.max()), 1e-30))
-    surface = np.where(good, surface / np.where(good, energy, 1), -1.0)
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Outcome:
+    """What the search came to."""
+
+    matrix: Float64[np.ndarray, "2 3"]
+    score: float
+    remark: str = ""
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Loose:
+    """What the images do not determine."""
+
+    held: Float64[np.ndarray, "n n"]
+    """Projector of the motion's parameters onto it."""
+    words: str
+
+
+class Search:
+    """A pair of images and what is asked of it."""
+
+    def __init__(
+        self, image: np.ndarray, reference: np.ndarray, care: np.ndarray | None, motion: str, limits: Limits
+    ) -> None:
+        self.shape, self.onto, self.motion, self.limits = image.shape, reference.shape, motion, limits
+        self.image, self.reference, self.weights = Pyramid(image), Pyramid(reference), Weights(care, image.shape)
+        smallest = min(*self.shape, *self.onto)
+        self.finest = 0
+        while image.size / 4**self.finest > _FINEST_PIXELS and smallest >> (self.finest + 1) >= _SMALLEST_PX:
+            self.finest += 1
+        self.coarse = self.finest
+        while (
+            max(self.shape) >> self.coarse > _COARSE_PX or max(self.onto) >> self.coarse > _COARSE_REFERENCE_PX
+        ) and smallest >> (self.coarse + 1) >= _SMALLEST_PX:
+            self.coarse += 1
+        self.still = turn(0.0, self.shape, self.onto)
+        """Where centre lies on centre."""
+
+    def run(self) -> Outcome:
+        """The registration."""
+        if self.motion == "none":
+            return Outcome(np.eye(2, 3), self._refined(Candidate(np.eye(2, 3)), self.finest, "none", 0, 0).score)
+        found = self._down(self._starts(self.coarse), self.coarse)
+        for k in range(self.coarse - 1, self.finest - 1, -1):
+            if found and found[0].score >= _LOOK_FURTHER:
+                break
+            more = self._down(self._patch_starts(k), k)
+            found = more if more and (not found or more[0].evidence > found[0].evidence) else found
+        if not found:
+            return Outcome(self.still, 0.0)
+        return self._settled(found)
+
+    # starts ---------------------------------------------------------------------------------------------------------
+
+    def _starts(self, k: int) -> list[Candidate]:
+        """Rivals of level k, refined there, from the correlation of the whole images."""
+        motion = "shift" if self.motion == "shift" else "rigid"
+        still = onto_level(self.still, k)[:, 2]
+        found = peaks(
+            self.image.level(k),
+            self.reference.level(k),
+            self.weights.level(k),
+            angles_deg=[0.0] if motion == "shift" else fan(self.limits.max_angle_deg, _FAN_DEG),
+            still=(float(still[1]), float(still[0])),
+            max_shift=self.limits.max_shift_px / 2**k,
+            least_overlap=_LEAST_OVERLAP,
+            most=3,
+        )
+        return self._rivals(
+            [
+                self._refined(Candidate(from_level(matrix, k)), k, motion, steps=10, enough=0.03)
+                for height, matrix in found
+                if height >= _RIVAL_HEIGHT * found[0][0]
+            ]
+        )
+
+    def _patch_starts(self, k: int) -> list[Candidate]:
+        """Rivals of level k, from a patch of the image that is looked for in the reference and grown."""
+        image, reference, weight = self.image.level(k), self.reference.level(k), self.weights.level(k)
+        h, w = (min(_PATCH_PX, n) for n in image.shape)
+        y, x = lively(image, weight, (h, w))
+        still = onto_level(self.still, k)[:, 2]
+        reach = self.limits.max_shift_px / 2**k + _PATCH_PX // 2
+        # where the patch can lie at all
+        top, left = (
+            int(max(0, c + s - reach)) if math.isfinite(reach) else 0 for c, s in ((y, still[1]), (x, still[0]))
+        )
+        bottom, right = (
+            int(min(n, c + s + size + reach)) if math.isfinite(reach) else n
+            for c, s, size, n in ((y, still[1], h, reference.shape[0]), (x, still[0], w, reference.shape[1]))
+        )
+        if bottom - top < _SMALLEST_PX or right - left < _SMALLEST_PX:
+            return []
+        motion = "shift" if self.motion == "shift" else "rigid"
+        found = peaks(
+            image[y : y + h, x : x + w],
+            reference[top:bottom, left:right],
+            weight[y : y + h, x : x + w],
+            angles_deg=[0.0] if motion == "shift" else fan(self.limits.max_angle_deg, _PATCH_FAN_DEG),
+            still=(y + float(still[1]) - top, x + float(still[0]) - left),
+            max_shift=reach,
+            least_overlap=0.6,
+            most=3,
+        )
+        out = []
+        for height, matrix in found:
+            if height < _RIVAL_HEIGHT * found[0][0]:
+                continue
+            # from points of the patch and of the window to points of the level
+            matrix = matrix.copy()
+            matrix[:, 2] += (left, top) - matrix[:, :2] @ (x, y)
+            candidate = Candidate(from_level(matrix, k))
+            size = 1
+            while size * max(h, w) < 2 * max(image.shape):
+                part = _grown((y, x), (h, w), size, image.shape)
+                candidate = self._refined(candidate, k, motion, steps=8, enough=0.03, part=part)
+                size *= 2
+            out.append(candidate)
+        return self._rivals(out)
+
+    # refinement -----------------------------------------------------------------------------------------------------
+
+    def _down(self, rivals: list[Candidate], start: int) -> list[Candidate]:
+        """The rivals of level `start` at the finest level, best first."""
+        for k in range(max(start - 1, self.finest), self.finest - 1, -1):
+            # a stretch is looked for once the image is large enough to tell it from a shift
+            few = max(self.shape) >> k < 2 * _COARSE_PX and k > self.finest
+            motion = "rigid" if few and self.motion != "shift" else self.motion
+            enough = 0.02 if k > self.finest else 0.005
+            rivals = self._rivals([self._refined(rival, k, motion, steps=12, enough=enough) for rival in rivals])
+        return rivals
+
+    def _refined(
+        self,
+        candidate: Candidate,
+        k: int,
+        motion: str,
+        steps: int,
+        enough: float,
+        part: tuple[slice, slice] | None = None,
+        held: np.ndarray | None = None,
+    ) -> Candidate:
+        """A candidate refined on level k, by a part of the image or by all of it."""
+        image, weight = self.image.smooth(k), self.weights.level(k)
+        matrix = onto_level(candidate.matrix, k)
+        corner = np.zeros(2)
+        if part is not None:
+            image, weight = np.ascontiguousarray(image[part]), np.ascontiguousarray(weight[part])
+            corner[:] = part[1].start, part[0].start
+            matrix[:, 2] += matrix[:, :2] @ corner
+        found = refine(
+            image,
+            self.reference.smooth(k),
+            weight,
+            matrix,
+            motion=motion,
+            steps=steps,
+            enough=enough,
+            light=candidate.light,
+            held=held,
+        )
+        matrix = found.matrix
+        matrix[:, 2] -= matrix[:, :2] @ corner
+        matrix = from_level(matrix, k)
+        return Candidate(matrix, found.score, self._evidence(matrix, found.score), found.light)
+
+    def _evidence(self, matrix: np.ndarray, score: float) -> float:
+        overlap = covered_share(matrix, *self.shape, *self.onto)
+        evidence = -overlap * math.log(max(1 - score * score, 1e-12)) if score > 0 else 0.0
+        return evidence if overlap >= _LEAST_OVERLAP and self._plausible(matrix) else evidence - 1e6
+
+    def _plausible(self, matrix: np.ndarray) -> bool:
+        (a, b), (c, d) = matrix[:, :2]
+        area = a * d - b * c
+        return (
+            self._away(matrix, ord_=math.inf) <= self.limits.max_shift_px + 0.5 * 2**self.finest
+            and abs(math.degrees(math.atan2(c - b, a + d))) <= self.limits.max_angle_deg + 0.5
+            and _FAR_SCALE**-2 <= area <= _FAR_SCALE**2
+        )
+
+    def _away(self, matrix: np.ndarray, ord_: float = 2) -> float:
+        """How far the centre is moved [px]"""
+        return float(np.linalg.norm(self._centre_shift(matrix), ord_))
+
+    # rivals ---------------------------------------------------------------------------------------------------------
+
+    def _rivals(self, candidates: list[Candidate]) -> list[Candidate]:
+        """The distinct ones among the candidates that may still win, best first."""
+        candidates = [c for c in candidates if np.isfinite(c.matrix).all() and c.score > 0]
+        candidates.sort(key=lambda c: -c.evidence)
+        out: list[Candidate] = []
+        for candidate in candidates:
+            if out and candidate.evidence < 0.5 * out[0].evidence:
+                break
+            if all(self._apart(candidate, other) > 0.02 * max(self.shape) ** 0.5 * 2**self.finest + 1 for other in out):
+                out.append(candidate)
+        return out[:_RIVALS]
+
+    def _apart(self, one: Candidate, other: Candidate) -> float:
+        """Largest distance between where two candidates put a corner [px]"""
+        h, w = self.shape
+        corners = np.array([[0, w - 1, 0, w - 1], [0, 0, h - 1, h - 1], [1, 1, 1, 1]])
+        return float(np.abs((one.matrix - other.matrix) @ corners).max())
+
+    def _settled(self, found: list[Candidate]) -> Outcome:
+        """The least moved of those as good as the best, less what nothing determines."""
+        if found[0].score < _HOPELESS:
+            return Outcome(found[0].matrix, found[0].score)
+        found, loose = self._determined(found)
+        found = self._with_repeats(found, loose)
+        equals = self._equals(found)
+        best = equals[0]
+        remarks, reason = [], ""
+        if loose:
+            remarks.append(f"nothing in the image fixes {loose.words}; that is left as it was")
+        if len(equals) > 1:
+            first, second = self._shift(equals[0]), self._shift(equals[1])
+            said = f"the pattern repeats: the shifts (dy, dx) = {first} and {second} px fit equally well"
+            remarks.append(f"{said}; the smaller was taken")
+            if self._away(equals[1].matrix) < 1.25 * self._away(best.matrix) + 1:
+                reason = f"{said}, and neither is clearly the smaller: state max_shift_px"
+        return Outcome(best.matrix, best.score, "; ".join(remarks), reason)
+
+    def _equals(self, found: list[Candidate]) -> list[Candidate]:
+        """Those as good as the best, the least moved first; of neighbours the best."""
+        best = max(found, key=lambda c: c.evidence)
+        # noise and repeats: as good is what leaves hardly more unexplained
+        worst = 1.1 * (1 - best.score**2) + 0.005
+        equals: list[Candidate] = []
+        for c in sorted(found, key=lambda c: -c.evidence):
+            good = c is best or (1 - c.score**2 <= worst and c.evidence > 0.5 * best.evidence)
+            if good and all(self._between(c, other) > 4 * 2**self.finest for other in equals):
+                equals.append(c)
+        return sorted(equals, key=lambda c: self._away(c.matrix))
+
+    def _with_repeats(self, found: list[Candidate], loose: Loose | None) -> list[Candidate]:
+        """With them those that a fine lattice puts nearer to no shift, and next to it."""
+        image, weight = self.image.level(self.finest), self.weights.level(self.finest)
+        size = (min(_LATTICE_PX, image.shape[0]), min(_LATTICE_PX, image.shape[1]))
+        y, x = lively(image, weight, size)
+        vectors = repeats(image[y : y + size[0], x : x + size[1]]) * 2**self.finest
+        if len(vectors) == 0:
+            return found
+        best = self._equals(found)[0]
+        for _ in range(2):  # once more, as short vectors are known to a tenth of a pixel only
+            steps = vectors @ best.matrix[:, :2].T
+            moved = self._centre_shift(best.matrix)
+            times = np.rint(np.linalg.lstsq(steps.T, -moved, rcond=None)[0])
+            if not times.any():
+                break
+            nearer = self._stepped(best, times @ steps, loose)
+            if nearer is None or self._equals([*found, nearer])[0] is not nearer:
+                break
+            found = [*found, nearer]
+            expected, made = times @ steps, self._centre_shift(nearer.matrix) - moved
+            vectors = vectors * float(made @ expected / (expected @ expected))
+            best = nearer
+        steps = vectors @ best.matrix[:, :2].T
+        steps = np.concatenate((steps, steps.sum(axis=0)[None], steps[:1] - steps[1:])) if len(steps) > 1 else steps
+        moved = self._centre_shift(best.matrix)
+        nearest = min((*steps, *-steps), key=lambda step: float(np.linalg.norm(moved + step)))
+        other = self._stepped(best, nearest, loose)
+        return found if other is None else [*found, other]
+
+    def _stepped(self, candidate: Candidate, step: np.ndarray, loose: Loose | None) -> Candidate | None:
+        """A candidate moved by a step of a lattice, and refined; None where a coarser level shows that nothing fits."""
+        matrix = candidate.matrix.copy()
+        matrix[:, 2] += step
+        if loose is not None:
+            matrix = without(matrix, self.still, loose.held, self.motion, self.shape)
+        held = None if loose is None else loose.held
+        start = Candidate(matrix, light=Light(candidate.light.gain, candidate.light.offset))
+        if self.coarse > self.finest:
+            start = self._refined(start, self.finest + 1, self.motion, steps=4, enough=0.02, held=held)
+            if start.score < candidate.score - 0.1:
+                return None
+        return self._refined(start, self.finest, self.motion, steps=8, enough=0.005, held=held)
+
+    def _centre_shift(self, matrix: np.ndarray) -> Float64[np.ndarray, " 2"]:
+        """How far (x, y) the centre is moved in the reference [px]"""
+        return (matrix - self.still) @ (0.5 * (self.shape[1] - 1), 0.5 * (self.shape[0] - 1), 1.0)
+
+    def _between(self, one: Candidate, other: Candidate) -> float:
+        """Distance between where two candidates put the centre [px]"""
+        return float(np.linalg.norm(self._centre_shift(one.matrix) - self._centre_shift(other.matrix)))
+
+    def _shift(self, candidate: Candidate) -> str:
+        x, y = np.round(-self._centre_shift(candidate.matrix), 1) + 0.0  # no -0.0
+        return f"({y:.1f}, {x:.1f})"
+
+    def _determined(self, found: list[Candidate]) -> tuple[list[Candidate], Loose | None]:
+        """The candidates less the part of the motion that the images do not determine, and which part that is."""
+        best = found[0]
+        held = None
+        for k in dict.fromkeys((min(self.finest + 2, self.coarse), self.finest)):
+            pixels, weight = self.image.smooth(k), self.weights.level(k)
+            light = Light(best.light.gain)
+            refined = refine(
+                pixels, self.reference.smooth(k), weight, onto_level(best.matrix, k), motion="none", steps=0, enough=0,
+                light=light,
+            )  # fmt: skip
+            least = 0.03 + 10 / math.sqrt(max(weight.sum(), 1))
+            held = undetermined(pixels, self.reference.smooth(k), weight, refined, self.motion, least)
+            if held is None:
+                return found, None
+        out = []
+        for candidate in found:
+            matrix = without(candidate.matrix, self.still, held, self.motion, self.shape)
+            out.append(
+                self._refined(
+                    Candidate(matrix, light=candidate.light), self.finest, self.motion, steps=8, enough=0.005, held=held
+                )
+            )
+        return self._rivals(out) or found[:1], Loose(held, _words(held, self.motion))
+
+
+def _words(held: np.ndarray, motion: str) -> str:
+    """What a projector of parameters leaves alone, in words."""
+    count = round(float(np.trace(held)))
+    if motion in ("similarity", "affine") or count > 2:
+        return f"{count} of the {len(held)} parameters of the motion ({motion})"
+    if count == 2 and motion == "shift":
+        return "the shift"
+    ways = np.linalg.svd(held)[0][:, 0]
+    x, y = ways[:2]
+    if math.hypot(x, y) < 0.5:  # the angle is told in radians: its part of a shift along lines is small
+        return "the angle"
+    x, y = (x, y) if round(x, 2) > 0 or (round(x, 2) == 0 and y > 0) else (-x, -y)
+    return f"the shift along (x, y) = ({x + 0:.2f}, {y + 0:.2f})" + (" and the angle" if count == 2 else "")
+
+
+def _grown(corner: tuple[int, int], size: tuple[int, int], times: int, shape: tuple[int, int]) -> tuple[slice, slice]:
+    """A patch grown about its centre, cut to the image."""
     out = []
-    for _ in range(most):
-        at = np.unravel_index(int(np.argmax(surface)), surface.shape)
-        height = float(surface[at])
-        if height <= 0:
-            break
-        turn_by, row, column = (int(i) for i in at)
-        matrix = matrices[turn_by].copy()
-        # the turned reference shows at p what the reference shows at back(p): M = back o shift
-        angle = angles[turn_by]
-        back = turn(angle, (hr, wr), (hr, wr))
-        shift = np.array([[1, 0, dx[column]], [0, 1, dy[row]], [0, 0, 1]], np.float64)
-        matrix = back @ shift
-        out.append((height, matrix))
-        # neighbours of a peak are the same peak
-        for r in range(row - 2, row + 3):
-            for c in range(column - 2, column + 3):
-                surface[:, r % size[0], c % size[1]] = -1.0
-    return out
-
-
-def turn(angle: float, shape: tuple[int, int], onto: tuple[int, int]) -> Float[np.ndarray, "2 3"]:
-    """Matrix of an image that is turned by `angle` about its centre, which lies on the centre of the other.
-
-    Args:
-        angle: counter-clockwise as seen from above [deg]
-        shape: of the image
-        onto: shape of the reference
-    """
-    c, s = math.cos(math.radians(angle)), math.sin(math.radians(angle))
-    xc, yc = 0.5 * (shape[1] - 1), 0.5 * (shape[0] - 1)
-    xr, yr = 0.5 * (onto[1] - 1), 0.5 * (onto[0] - 1)
-    return np.array([[c, -s, xr - c * xc + s * yc], [s, c, yr - s * xc - c * yc]])
-
-
-def _flattened(pixels: np.ndarray) -> np.ndarray:
-    """Without its slow shading, which would draw the correlation to where bright lies on bright."""
-    sigma = max(2.0, 0.125 * min(pixels.shape))
-    return pixels - cv2.GaussianBlur(pixels, (0, 0), sigma, borderType=cv2.BORDER_REFLECT)
-
-
-def _shifts(size: int, n: int, m: int) -> np.ndarray:
-    d = np.arange(size)
-    d[d >= m] -= size
-    d[d <= -n] = m  # room that was only added for the transform: no overlap
-    return d
-
-
-def _energy(pixels: np.ndarray, dy: np.ndarray, dx: np.ndarray, other: tuple[int, int], *, image: bool) -> np.ndarray:
-    """Sum of squares over the part of one image that overlaps the other, for all shifts: from one integral image."""
-    h, w = pixels.shape
-    table = np.zeros((h + 1, w + 1))
-    np.cumsum(np.cumsum(np.square(pixels, dtype=np.float64), axis=0), axis=1, out=table[1:, 1:])
-    if image:
-        top, bottom = np.clip(-dy, 0, h), np.clip(other[0] - dy, 0, h)
-        left, right = np.clip(-dx, 0, w), np.clip(other[1] - dx, 0, w)
-    else:
-        top, bottom = np.clip(dy, 0, h), np.clip(other[0] + dy, 0, h)
-        left, right = np.clip(dx, 0, w), np.clip(other[1] + dx, 0, w)
-    corner = table[np.ix_(bottom, right)] - table[np.ix_(top, right)]
-    return np.maximum(corner - table[np.ix_(bottom, left)] + table[np.ix_(top, left)], 0)
+    for at, length, n in zip(corner, size, shape, strict=True):
+        middle, half = at + 0.5 * length, 0.5 * length * times
+        out.append(slice(max(0, int(middle - half)), min(n, int(middle + half))))
+    return out[0], out[1]
