@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float32
 from pydantic import ValidationError
 
 from waferlens.bundle.files import GOLDEN, Bundle
-from waferlens.bundle.reference import Reference, read_reference, tolerances
+from waferlens.bundle.reference import Reference, read_reference, smoothed, tolerances
 from waferlens.bundle.rules import sorted_finding
 from waferlens.errors import BundleError, FormatError, UsageError
 from waferlens.ops.blobs import blobs
@@ -39,7 +39,7 @@ class Compared:
     """On the image's grid: how far it deviates in units of what is tolerated, positive where it is brighter; opened as
     the recipe says, 0 where nobody looks."""
     image: np.ndarray
-    """The image's pixels [grey]"""
+    """The image's pixels, smoothed as the recipe says [grey]"""
     laid: Float32[np.ndarray, "h w"] | None
     """The reference on the image's grid, in its own brightness [grey]"""
     registration: Registration
@@ -178,13 +178,13 @@ class GoldenSession:
             reason = f"the reference covers {registration.overlap:.0%} of the image, less than {spec.min_overlap:.0%}"
         if reason:
             return Compared(None, image.pixels, None, registration, reason=reason)
-        shape = image.pixels.shape
+        shape, grey = image.pixels.shape, smoothed(self.recipe, image.pixels)
         laid, seen = warped(reference.pixels, registration, shape)
         care = seen & _without_rim(shape, self.recipe.areas.border_px)
         if not reference.care.all():
             care &= warped(reference.care.astype(np.float32), registration, shape)[0] > 0.5
-        gain, offset = gain_offset(image.pixels, laid, care) if self.recipe.photometry.gain_offset else (1.0, 0.0)
-        difference = image.pixels - (np.float32(gain) * laid + np.float32(offset))
+        gain, offset = gain_offset(grey, laid, care) if self.recipe.photometry.gain_offset else (1.0, 0.0)
+        difference = grey - (np.float32(gain) * laid + np.float32(offset))
         match self.recipe.method:
             case Template() as method:
                 noise = _noise(difference, care) if reference.spread is None else 0.0
@@ -206,8 +206,8 @@ class GoldenSession:
                 )
             case Wavelet():
                 raise NotImplementedError
-        signed = deviation(image.pixels, laid, light, dark, gain=gain, offset=offset, care=care)
-        return Compared(signed, image.pixels, laid, registration, gain, offset)
+        signed = deviation(grey, laid, light, dark, gain=gain, offset=offset, care=care)
+        return Compared(signed, grey, laid, registration, gain, offset)
 
 
 def golden_session(bundle: Bundle) -> GoldenSession:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 from jaxtyping import Bool, Float32
 
@@ -23,7 +24,7 @@ class Reference:
     """A good part."""
 
     pixels: Float32[np.ndarray, "h w"]
-    """Its grey values, in the scale of the images it came from [grey]"""
+    """Its grey values, smoothed as the recipe says, in the scale of the images it came from [grey]"""
     spread: Float32[np.ndarray, "h w"] | None
     """Standard deviation of good parts at each pixel; None where one image is all there is [grey]"""
     care: Bool[np.ndarray, "h w"]
@@ -47,13 +48,20 @@ class Reference:
         return buffer.getvalue()
 
 
+def smoothed(recipe: GoldenRecipe, pixels: np.ndarray) -> Float32[np.ndarray, "h w"]:
+    """The grey values as they are compared: image and good part are smoothed alike."""
+    sigma = getattr(recipe.method, "smoothing_px", 0.0)
+    grey = np.ascontiguousarray(pixels, np.float32)
+    return cv2.GaussianBlur(grey, (0, 0), sigma, borderType=cv2.BORDER_REFLECT) if sigma > 0 else grey
+
+
 def reference_of(recipe: GoldenRecipe, image: Image) -> Reference:
     """One good image as a reference: direct mode.
 
     Raises:
         FormatError: the image is constant; nothing can be compared with it.
     """
-    return _made(recipe, image.pixels.astype(np.float32), None, image.full_scale, 1, image.path)
+    return _made(recipe, smoothed(recipe, image.pixels), None, image.full_scale, 1, image.path)
 
 
 def fitted_reference(

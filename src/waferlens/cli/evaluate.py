@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from waferlens.cli.output import emit_json, make_folder, progress, say
+from waferlens.cli.output import counted_progress, emit_json, make_folder, progress, say
 from waferlens.errors import UsageError
+
+if TYPE_CHECKING:
+    from waferlens.bundle.files import Bundle
 
 app = typer.Typer()
 
@@ -18,12 +21,15 @@ SPLITS = ("all", "train", "validation", "calibration", "test")
 @app.command()
 def evaluate(
     bundle: Annotated[str, typer.Argument(help="Path of a bundle, or the name of a shipped one.")],
-    data: Annotated[Path, typer.Option(help="Folder in the challenge's layout.")],
+    data: Annotated[Path, typer.Option(help="Folder in the challenge's layout; golden: good and defective images.")],
     split: Annotated[
         str, typer.Option(help="all, train, validation, calibration or test, by structure or site.")
     ] = "all",
     out: Annotated[Path | None, typer.Option(help="Also write evaluation.json and pictures here.")] = None,
     baselines: Annotated[bool, typer.Option(help="Fit and judge the shortcuts too.")] = True,
+    reference: Annotated[
+        Path | None, typer.Option(metavar="IMAGE", help="The good part of direct mode; golden.")
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print a machine-readable result.")] = False,
 ) -> None:
     """Compare a bundle with known depth maps, or with the mean depths of real sites.
@@ -42,6 +48,13 @@ def evaluate(
     opened = open_bundle(bundle)
     if out is not None:
         make_folder(out)
+    if opened.recipe.get("station") == "golden":
+        if split != "all":
+            raise UsageError(f"--split {split} means nothing to {opened.name}: name a folder of images it never saw")
+        _golden(opened, data, reference, out, json)
+        return
+    if reference is not None:
+        raise UsageError(f"--reference means nothing to {opened.name}, a bundle of station {opened.recipe['station']}")
     session, calibration = Session(opened, threads=2), opened.calibration
     scale = (opened.recipe.get("depth") or {}).get("nm_per_grey")
 
@@ -87,6 +100,30 @@ def evaluate(
             print(line)
         if out is not None:
             say(f"written: {out}")
+
+
+def _golden(opened: Bundle, data: Path, reference: Path | None, out: Path | None, json: bool) -> None:
+    from waferlens.bundle.golden import golden_session
+    from waferlens.evaluate.golden import evaluate_golden
+    from waferlens.evaluate.golden_text import golden_lines, write_golden
+
+    with counted_progress("images", quiet=json) as show:
+        result = {"bundle": opened.name, "data": data.name} | evaluate_golden(
+            golden_session(opened),
+            data,
+            stated=opened.threshold.get("guarantee"),
+            reference=reference,
+            progress=show,
+        )
+    if out is not None:
+        write_golden(out, result)
+    if json:
+        emit_json(result)
+        return
+    for line in golden_lines(result):
+        print(line)
+    if out is not None:
+        say(f"written: {out}")
 
 
 def _tolerances(recipe: dict[str, Any]) -> dict[str, float]:

@@ -96,6 +96,7 @@ def field(
     columns: Annotated[int, typer.Option(min=1, help="Holes along x, in cells of 48 px.")] = 4,
     domain: Annotated[str, typer.Option(help="Domain of the hole station, or a YAML file.")] = "sim",
     seed: Annotated[int, typer.Option(min=0, max=MOST_SEED, help="Seed: the product and all its pictures.")] = 1,
+    first: Annotated[int, typer.Option(min=0, help="Number of the first picture: new ones of the same product.")] = 0,
     nuisance: Annotated[
         float | None,
         typer.Option(
@@ -125,7 +126,7 @@ def field(
     defects = DefectSpec(kinds=tuple(kind) if kind else KIND_NAMES)
     with progress(1 + images + 2 * defective, "images", quiet=json) as advance:
         written = write_fields(
-            out, hole_world(domain, nuisance), images, defective, seed, spec, defects, workers, advance
+            out, hole_world(domain, nuisance), images, defective, seed, spec, defects, workers, advance, first
         )
     seconds = time.perf_counter() - started
     if json:

@@ -133,3 +133,8 @@ def _lines(path: Path) -> list[tuple[int, str]]:
     except UnicodeDecodeError as wrong:
         raise FormatError(path, f"not a text: {wrong.reason} at byte {wrong.start}") from wrong
     return [(number, line.strip()) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
+
+
+def holds(folder: str | Path) -> bool:
+    """Whether a folder is one of DeepPCB: `PCBData`, or the folder that holds it."""
+    return any((root / "trainval.txt").is_file() for root in (Path(folder), Path(folder) / "PCBData"))

@@ -22,7 +22,7 @@ from jaxtyping import Float32
 from waferlens import __version__
 from waferlens.bundle.files import CALIBRATION, CARD, GOLDEN, RECIPE, RUNCARD, write_bundle
 from waferlens.bundle.golden import MAD_TO_SD, GoldenSession
-from waferlens.bundle.reference import Reference, fitted_reference
+from waferlens.bundle.reference import Reference, fitted_reference, smoothed
 from waferlens.errors import FormatError, InputError, UsageError
 from waferlens.load.folder import image_paths, read_image
 from waferlens.ops.conformal import Guarantee, RiskGuarantee, conformal_threshold, needed_images, risk_threshold
@@ -233,7 +233,7 @@ def _laid(
         if found.reason:
             refused[image.path] = found.reason
             continue
-        pixels, seen = warped(image.pixels.astype(np.float32), found, onto.shape)
+        pixels, seen = warped(smoothed(recipe, image.pixels), found, onto.shape)
         if recipe.photometry.gain_offset:
             gain, offset = gain_offset(onto, pixels, seen)
             pixels = np.float32(gain) * pixels + np.float32(offset)

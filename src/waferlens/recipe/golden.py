@@ -87,6 +87,9 @@ class Template(Section):
     """Tolerated spreads where the image is darker."""
     contrast_fraction: Fraction = 0.05
     """Least tolerance, as a share of the reference's range (1 % to 99 % of its grey values)."""
+    smoothing_px: Pixels = 0.0
+    """Standard deviation of the Gaussian that image and reference are smoothed with before they are compared: noise
+    falls, and defects of about this size stand out; 0 for none [px]"""
     position_px: Pixels = 0.0
     """Tolerated displacement of an edge, which becomes a tolerance in grey by the reference's gradient [px]"""
 
@@ -121,6 +124,9 @@ class DieToDie(Section):
     """Tolerated deviations from each neighbour, in robust standard deviations of their difference."""
     contrast_fraction: Fraction = 0.1
     """Least tolerance, as a share of the neighbour's range (1 % to 99 % of its grey values)."""
+    smoothing_px: Pixels = 0.0
+    """Standard deviation of the Gaussian that image and reference are smoothed with before they are compared: noise
+    falls, and defects of about this size stand out; 0 for none [px]"""
     position_px: Pixels = 0.5
     """Tolerated displacement of an edge [px]"""
 
@@ -196,7 +202,7 @@ class Fit(Section):
     calibration_fraction: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.75
     """Share of the good images that set the threshold; the others make the template. They must not be the same: a
     template knows its own images too well."""
-    max_template_images: Annotated[int, Field(ge=2)] = 64
+    max_template_images: Annotated[int, Field(ge=2)] = 128
     """More than these make the template no better."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 1
     """Seed of the division."""

@@ -86,7 +86,8 @@ _MARGIN = max(RADII) + 1
 def _escape(padded, margin, height, width, offsets, weights, inverse, slope, gains):  # type: ignore[no-untyped-def]
     azimuths, radii = inverse.shape
     share = np.zeros((height, width), np.float32)
-    steep = np.empty(width, np.float32)
+    steep, rise = np.empty(width, np.float32), np.empty(width, np.float32)
+    steep_bits, rise_bits = steep.view(np.int32), rise.view(np.int32)
     for k in range(azimuths):
         gain = gains[k] / np.float32(azimuths)
         for y in range(height):
@@ -101,8 +102,11 @@ def _escape(padded, margin, height, width, offsets, weights, inverse, slope, gai
                 far = padded[row + dy + 1, dx : dx + width + 1]
                 over = inverse[k, i]
                 for x in range(width):
-                    rise = (w0 * near[x] + w1 * near[x + 1] + w2 * far[x] + w3 * far[x + 1] - here[x]) * over
-                    steep[x] = max(steep[x], rise)
+                    rise[x] = (w0 * near[x] + w1 * near[x + 1] + w2 * far[x] + w3 * far[x + 1] - here[x]) * over
+                # Floats above 0 have the order of their bits, and what is below 0 has the sign bit: compared as whole
+                # numbers the same maximum takes a quarter of the time, for compilers vectorise only that.
+                for x in range(width):
+                    steep_bits[x] = max(steep_bits[x], rise_bits[x])
             for x in range(width):
                 tangent = slope * steep[x]
                 share[y, x] += gain / (np.float32(1.0) + tangent * tangent)

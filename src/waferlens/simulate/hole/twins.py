@@ -134,6 +134,7 @@ def write_fields(
     defects: DefectSpec | None = None,
     workers: int = 1,
     advance: Callable[[int], None] | None = None,
+    first: int = 0,
 ) -> WrittenFields:
     """Writes a reference, good pictures, defective pictures with their twins, and their truth.
 
@@ -147,22 +148,31 @@ def write_fields(
         defects: What is planted.
         workers: Processes.
         advance: Called with the number of pictures written since the last call.
+        first: Number of the first good and the first defective picture: a set from 1000 on shares its product with one
+            of the same seed that ends before, and no picture.
 
     Raises:
         UsageError: what is asked for cannot be drawn.
         InputError: the folder already holds a data set, or cannot be written.
     """
     spec, defects = spec or FieldSpec(), defects or DefectSpec()
-    if images < 1 or defective < 0:
-        raise UsageError(f"--images {images} --defective {defective}: at least 1 good picture and 0 defective ones")
+    if images < 1 or defective < 0 or first < 0:
+        raise UsageError(
+            f"--images {images} --defective {defective} --first {first}: at least 1 good picture, none negative"
+        )
     if defective:
         defects.check(spec.rows * spec.columns)
     product = draw_product(world, spec, seed)
     _claim(out)
     tasks = [
-        (str(out), product, role, range(first, min(first + IMAGES_A_TASK, count)), defects)
-        for role, count in ((Role.REFERENCE, 1), (Role.GOOD, images), (Role.DEFECTIVE, defective))
-        for first in range(0, count, IMAGES_A_TASK)
+        (str(out), product, role, range(start, min(start + IMAGES_A_TASK, end)), defects)
+        for role, begin, count in (
+            (Role.REFERENCE, 0, 1),
+            (Role.GOOD, first, images),
+            (Role.DEFECTIVE, first, defective),
+        )
+        for end in (begin + count,)
+        for start in range(begin, end, IMAGES_A_TASK)
     ]
     sums: list[tuple[str, str]] = []
     entries: list[tuple[dict[str, Any], list[dict[str, Any]]]] = []
@@ -187,6 +197,7 @@ def write_fields(
         "seed": seed,
         "images": images,
         "defective": defective,
+        "first": first,
         "field": asdict(spec),
         "defects": asdict(defects),
         "units": {"image": "grey", "grey_of_8_bits": spec.scale, "pixel_nm": world.pixel_nm},
