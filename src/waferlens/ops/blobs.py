@@ -42,7 +42,7 @@ _PEAK, _TOTAL, _DIFFERENCE = range(3)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Blobs:
-    """Pieces of a deviation map, the strongest first; equally strong ones from top to bottom, left to right."""
+    """Pieces of a deviation map, the strongest first; equally strong ones in reading order of their first pixels."""
 
     box: Float[np.ndarray, "n 4"]
     """x0 y0 x1 y1, the outer edges of its pixels [px]"""
@@ -195,9 +195,9 @@ class _Pieces:
         parent, counts, sums = (table[: self._begun] for table in self._tables)
         # Whoever is not its own parent has been added to it.
         kept = np.flatnonzero((parent == np.arange(len(parent))) & (counts[:, _AREA] >= self._least_area))
+        # They were begun in reading order, which a stable sort keeps among the equally strong.
+        kept = kept[np.argsort(-sums[kept, _PEAK], kind="stable")]
         counts, sums = counts[kept], sums[kept]
-        order = np.lexsort((counts[:, _X0], counts[:, _Y0], -sums[:, _PEAK]))
-        counts, sums = counts[order], sums[order]
         area = counts[:, _AREA]
         return Blobs(
             box=counts[:, _X0 : _Y1 + 1] + np.array([-0.5, -0.5, 0.5, 0.5]),
@@ -333,21 +333,23 @@ def _near(y, sign, start, stop, runs, number, passed, parent, counts, sums):
     ring = number.shape[1]
     reach = ring - 1
     piece = np.int64(-1)
-    for before in range(min(reach, y) + 1):
+    # Runs of one row and sign have a pixel between them: without merging they are never near.
+    for before in range(0 if reach > 1 else 1, min(reach, y) + 1):
         row = (y - before) % ring
-        there = passed[sign, before]
-        while there < number[sign, row] and runs[sign, row, there, 1] < start - reach:
+        there, count = passed[sign, before], number[sign, row]
+        while there < count and runs[sign, row, there, 1] < start - reach:
             there += 1
         # The last one that is near may be near the next run too; those before it are then reached through it.
-        passed[sign, before] = there
-        while there < number[sign, row] and runs[sign, row, there, 0] <= stop + reach:
-            passed[sign, before] = there
+        last = there
+        while there < count and runs[sign, row, there, 0] <= stop + reach:
+            last = there
             other = np.int64(runs[sign, row, there, 2])
             while parent[other] != other:
                 parent[other] = parent[parent[other]]
                 other = np.int64(parent[other])
             piece = other if piece < 0 else _unite(piece, other, parent, counts, sums)
             there += 1
+        passed[sign, before] = last
     return piece
 
 
