@@ -108,7 +108,7 @@ def places(
             parts += _marked([(x(a), y(b)) for a, b in points], sense, critical)
     for number, (x0, y0, x1, y1) in enumerate(spots, 1):
         parts += [
-            svg.tag("rect", x=x(x0), y=y(y0), width=x(x1) - x(x0), height=y(y1) - y(y0), c="spot"),
+            svg.tag("rect", x=x(x0), y=y(y0), width=x(x1) - x(x0), height=y(y1) - y(y0), rx=3, c="spot"),
             svg.text(min(x(x1) + 3, LEFT + inner - 8), max(y(y0) + 4, top + 10), str(number), "word number"),
         ]
     parts.append(svg.tag("rect", x=LEFT, y=top, width=inner, height=tall, c="frame"))

@@ -111,15 +111,16 @@ class FindingResults(Results):
         rows = self._rows(query.where(_F.run == self._run).group_by(_F.rule, _F.critical))
         return {(rule, bool(critical)): (findings, images) for rule, critical, findings, images in rows}
 
-    def inside(self, box: tuple[float, float, float, float]) -> tuple[int, int]:
-        """Images with a finding whose centre lies in a box, and how many such findings there are."""
+    def inside(self, box: tuple[float, float, float, float]) -> tuple[int, float | None, float | None]:
+        """Images with a finding whose centre lies in a box, and the mean of these centres; None where there is none."""
         x0, y0, x1, y1 = box
         # twice the centre: the database need not divide
-        query = sa.select(sa.func.count(_F.item.distinct()), sa.func.count()).where(
-            _F.run == self._run, (_F.x0 + _F.x1).between(2 * x0, 2 * x1), (_F.y0 + _F.y1).between(2 * y0, 2 * y1)
+        x, y = _F.x0 + _F.x1, _F.y0 + _F.y1
+        query = sa.select(sa.func.count(_F.item.distinct()), sa.func.avg(x) / 2, sa.func.avg(y) / 2).where(
+            _F.run == self._run, x.between(2 * x0, 2 * x1), y.between(2 * y0, 2 * y1)
         )
-        ((images, findings),) = self._rows(query)
-        return images, findings
+        ((images, mean_x, mean_y),) = self._rows(query)
+        return images, mean_x, mean_y
 
     def with_findings(self) -> tuple[int, int]:
         """Images with a finding, and the most findings on one."""

@@ -40,7 +40,6 @@ class Spot:
     box: finding_charts.Box
     """[px]"""
     images: int
-    findings: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,11 +109,7 @@ def read_places(
     seen = _Seen(width, height, kinds, total > MOST_MARKS)
     for piece in results.pieces():
         seen.add(piece)
-    spots = []
-    for box in seen.spots():
-        images, findings = results.inside(box)
-        spots.append(Spot(box, images, findings))
-    spots = sorted(spots, key=lambda spot: -spot.images)[:MOST_SPOTS]
+    spots = [_centred(results, box) for box in seen.spots()]
     sizes = None
     if seen.without_contrast < total:
         sizes = finding_charts.sizes(seen.area, seen.contrast, seen.marked(seen.size_marks), seen.size_pictures())
@@ -148,6 +143,21 @@ def read_shifts(results: FindingResults, x: Spread | None, y: Spread | None) -> 
     if counted:
         return finding_charts.shifts(reach, None, pictures.shaded(cells, DARK))
     return finding_charts.shifts(reach, np.concatenate(points), None)
+
+
+def _centred(results: FindingResults, box: finding_charts.Box) -> Spot:
+    """A box of cells moved onto the crowd, which cells may have cut."""
+    half_x, half_y = (box[2] - box[0]) / 2, (box[3] - box[1]) / 2
+    x, y = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
+    for reach in (1.5, 1.0):
+        _, mean_x, mean_y = results.inside(_around(x, y, reach * half_x, reach * half_y))
+        x, y = x if mean_x is None else mean_x, y if mean_y is None else mean_y
+    box = _around(x, y, half_x, half_y)
+    return Spot(box, results.inside(box)[0])
+
+
+def _around(x: float, y: float, half_x: float, half_y: float) -> finding_charts.Box:
+    return x - half_x, y - half_y, x + half_x, y + half_y
 
 
 class _Seen:
@@ -219,7 +229,7 @@ class _Seen:
         for index, (left, top, w, h, _) in enumerate(told[1:count].tolist(), 1):
             box = left * wide - 0.5, top * high - 0.5, (left + w) * wide - 0.5, (top + h) * high - 0.5
             boxes.append((int(self._images[label == index].max()), box))
-        return [box for _, box in sorted(boxes, reverse=True)[: 2 * MOST_SPOTS]]
+        return [box for _, box in sorted(boxes, reverse=True)[:MOST_SPOTS]]
 
     def _count_images(self, piece: Piece) -> None:
         """An image counts once in a cell, however many findings it has there, and however the pieces part it."""
