@@ -19,6 +19,7 @@ from numba import njit
 _FAST = {"reassoc", "contract", "arcp", "nsz"}
 _NEAR_PX = 6.0  # peaks about so near to no shift are looked at in any case: a lattice has one within half its period
 
+_LEAST_ENERGY = 0.02  # of what an average part of that size holds
 _CELL_PX = 16  # grid on which lively patches are looked for
 _REPEAT = 0.4  # autocorrelation of what repeats: 1 but for noise and defects
 
@@ -51,6 +52,10 @@ class Pyramid:
             self._smooth[k] = np.empty_like(level)
             _binomial(level, self._smooth[k])
         return self._smooth[k]
+
+    def variance(self, k: int) -> float:
+        """Of the smooth level, from every fourth pixel [grey²]"""
+        return float(self.smooth(k)[::4, ::4].var(dtype=np.float64))
 
 
 class Weights:
@@ -273,7 +278,6 @@ def _norms(one, two, still_y, still_x, reach, least, norm, near):
     h, w = one.shape[0] - 1, one.shape[1] - 1
     hr, wr = two.shape[0] - 1, two.shape[1] - 1
     whole = float(min(h, hr) * min(w, wr))
-    floor = (1e-6 * one[h, w]) * (1e-6 * two[hr, wr])
     span = float(max(h, w, hr, wr))
     for row in range(norm.shape[0]):
         dy = row if row < hr else row - norm.shape[0]
@@ -285,13 +289,13 @@ def _norms(one, two, still_y, still_x, reach, least, norm, near):
             left, right = max(0, -dx), min(w, wr - dx)
             if right <= left or (bottom - top) * (right - left) < least or abs(dx - still_x) > reach:
                 continue
+            share = (bottom - top) * (right - left) / whole
             a = one[bottom, right] - one[top, right] - one[bottom, left] + one[top, left]
             b = two[bottom + dy, right + dx] - two[top + dy, right + dx]
             b += two[top + dy, left + dx] - two[bottom + dy, left + dx]
-            if a <= 0 or b <= 0 or a * b <= floor:
-                continue
+            if not (a > _LEAST_ENERGY * share * one[h, w] and b > _LEAST_ENERGY * share * two[hr, wr]):
+                continue  # all but empty where they overlap
             away = math.hypot(dy - still_y, dx - still_x)
-            share = (bottom - top) * (right - left) / whole
             norm[row, column] = math.sqrt(share / (a * b)) * (1 - 0.05 * min(1.0, away / span))
             near[row, column] = math.exp(-0.5 * (away / _NEAR_PX) ** 2)
 

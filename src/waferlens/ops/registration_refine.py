@@ -36,6 +36,7 @@ BASES = {
 }
 _CLIP = 3.0  # residuals beyond this many rms pull no harder
 _LEAST_SHARE = 0.02  # of the image has to lie in the reference for a step to be worth taking
+_DAMPING = 0.005
 _SUMS = 15  # what one pass over the overlap adds up, see `_pass`
 
 
@@ -59,6 +60,8 @@ class Refined:
     score: float
     """Zero-normalised correlation over the overlap [1]"""
     light: Light
+    variances: tuple[float, float]
+    """Of the image and of the reference over the overlap [grey²]"""
 
 
 def refine(
@@ -90,7 +93,9 @@ def refine(
     pull = np.zeros((6, 6))
     if motion in BASES:
         basis = BASES[motion]
-        inverse = _inverse(basis @ normal_matrix(image, image, weight, matrix, reference.shape) @ basis.T)
+        h, w = image.shape
+        reach = np.abs(basis) @ (0.5 * w, 0.5 * h, 1, 0.5 * w, 0.5 * h, 1)
+        inverse = _damped(basis @ normal_matrix(image, image, weight, matrix, reference.shape) @ basis.T, reach)
         if held is not None:
             free = np.eye(len(basis)) - held
             inverse = free @ inverse @ free.T
@@ -98,12 +103,13 @@ def refine(
     else:
         steps = 0
     light = light or Light()
-    state = np.array([light.gain, light.offset, light.limit])
+    state = np.array([light.gain, light.offset, light.limit, 0.0, 0.0])
     best = matrix.copy()
     # one type of each argument, so that one version is compiled
     turns, enough = motion == "rigid", float(enough)
     score = _descend(image, reference, weight, matrix, best, pull, turns, int(steps), enough, state)
-    return Refined(best, score, Light(*state.tolist()))
+    gain, offset, limit, *variances = state.tolist()
+    return Refined(best, score, Light(gain, offset, limit), tuple(variances))
 
 
 def normal_matrix(
@@ -187,13 +193,17 @@ def without(
     return matrix - less @ np.linalg.inv(about)
 
 
-def _inverse(normal: np.ndarray) -> np.ndarray:
-    """The inverse of a normal matrix; parameters that move nothing are left out."""
-    scale = np.sqrt(np.maximum(np.diag(normal), 1e-30))
-    values, vectors = np.linalg.eigh(normal / scale[:, None] / scale[None, :])
-    kept = values > 1e-6
-    vectors, values = vectors[:, kept], values[kept]
-    return (vectors / values) @ vectors.T / scale[:, None] / scale[None, :]
+def _damped(normal: np.ndarray, reach: np.ndarray) -> np.ndarray:
+    """The inverse of a normal matrix, damped in the directions that hardly anything determines.
+
+    Args:
+        normal: of the motion's parameters
+        reach: how far each of them moves a corner [px]
+    """
+    scaled = normal / reach[:, None] / reach[None, :]
+    values, vectors = np.linalg.eigh(scaled)
+    # a step along what is a thousandth as well determined as the rest comes to a sixth; where steps end stays the same
+    return (vectors / (values + _DAMPING * values[-1] + 1e-30)) @ vectors.T / reach[:, None] / reach[None, :]
 
 
 @njit(nogil=True, cache=True)
@@ -212,12 +222,13 @@ def _descend(image, reference, weight, matrix, best, pull, turns, steps, enough,
         if n < least:
             break
         vt, vr, c = tt - t * t / n, rr - r * r / n, tr - t * r / n
-        if vt <= 1e-6 * tt / n or vr <= 1e-6 * rr / n or vt <= 0 or vr <= 0:
+        if not (vt > 1e-3 * tt and vr > 1e-3 * rr):
             break  # flat where they overlap
         score = c / math.sqrt(vt * vr)
         if score > top:
             top = score
             best[:] = matrix
+            state[3], state[4] = vt / n, vr / n
         elif score < top - 0.05:
             break  # it runs away
         if state[0] == 0:  # gain and offset are known only now

@@ -1,7 +1,8 @@
 """From coarse to fine: starts from correlation, refined level by level, rivals kept until they are beaten.
 
-A start is judged by how much of the image it explains: -overlap log(1 - r²), the gain in likelihood of a Gaussian model
-per pixel. So a small corner that fits by chance does not beat the whole that fits as well.
+A start is judged by how much of the image it explains: -share log(1 - r²), the gain in likelihood of a Gaussian model
+per pixel, over the share of the image that overlaps, or of its variance where that is less. So neither a small corner
+nor an empty part that fits by chance beats the whole that fits as well.
 
 Patterns that repeat have rivals that are as good: the one that is moved least is taken, and said. Where the coarse
 images show nothing of a fine pattern, a patch of a finer level is looked for, and its fit grown to the whole image.
@@ -61,8 +62,10 @@ class Candidate:
     matrix: Float64[np.ndarray, "2 3"]
     """Full-size points of the image -> of the reference [px]"""
     score: float = 0.0
+    share: float = 0.0
+    """Of the image, or of the variance of either image, that the overlap holds [1]"""
     evidence: float = 0.0
-    """-overlap log(1 - r²), negative where it is not plausible."""
+    """-share log(1 - r²), negative where it is not plausible."""
     light: Light = field(default_factory=Light)
 
 
@@ -72,6 +75,8 @@ class Outcome:
 
     matrix: Float64[np.ndarray, "2 3"]
     score: float
+    share: float
+    """As in `Candidate`."""
     remark: str = ""
     reason: str = ""
 
@@ -108,16 +113,22 @@ class Search:
     def run(self) -> Outcome:
         """The registration."""
         if self.motion == "none":
-            return Outcome(np.eye(2, 3), self._refined(Candidate(np.eye(2, 3)), self.finest, "none", 0, 0).score)
+            return self._outcome(self._refined(Candidate(np.eye(2, 3)), self.finest, "none", steps=0, enough=0))
         found = self._down(self._starts(self.coarse), self.coarse)
+        if not found or found[0].score < _LOOK_FURTHER:  # a nearly empty image may still lie where it should
+            unmoved = self._refined(Candidate(self.still), self.finest, "shift", steps=8, enough=0.03)
+            found = self._rivals([*found, *self._down([unmoved], self.finest)])
         for k in range(self.coarse - 1, self.finest - 1, -1):
             if found and found[0].score >= _LOOK_FURTHER:
                 break
             more = self._down(self._patch_starts(k), k)
             found = more if more and (not found or more[0].evidence > found[0].evidence) else found
         if not found:
-            return Outcome(self.still, 0.0)
+            return Outcome(self.still, 0.0, 0.0)
         return self._settled(found)
+
+    def _outcome(self, best: Candidate, remark: str = "", reason: str = "") -> Outcome:
+        return Outcome(best.matrix, best.score, best.share, remark, reason)
 
     # starts ---------------------------------------------------------------------------------------------------------
 
@@ -196,8 +207,18 @@ class Search:
             few = max(self.shape) >> k < 2 * _COARSE_PX and k > self.finest
             motion = "rigid" if few and self.motion != "shift" else self.motion
             enough = 0.02 if k > self.finest else 0.005
-            rivals = self._rivals([self._refined(rival, k, motion, steps=12, enough=enough) for rival in rivals])
+            rivals = self._rivals([self._followed(rival, k, motion, enough) for rival in rivals])
         return rivals
+
+    def _followed(self, rival: Candidate, k: int, motion: str, enough: float) -> Candidate:
+        """A rival on the next level; by a simpler motion where too little is in the image for what is asked."""
+        best = self._refined(rival, k, motion, steps=12, enough=enough)
+        for simpler in ("rigid", "shift"):
+            if best.evidence >= 0.8 * rival.evidence or motion in ("shift", simpler):
+                break
+            other = self._refined(rival, k, simpler, steps=12, enough=enough)
+            best = max(best, other, key=lambda c: c.evidence)
+        return best
 
     def _refined(
         self,
@@ -231,12 +252,14 @@ class Search:
         matrix = found.matrix
         matrix[:, 2] -= matrix[:, :2] @ corner
         matrix = from_level(matrix, k)
-        return Candidate(matrix, found.score, self._evidence(matrix, found.score), found.light)
-
-    def _evidence(self, matrix: np.ndarray, score: float) -> float:
         overlap = covered_share(matrix, *self.shape, *self.onto)
-        evidence = -overlap * math.log(max(1 - score * score, 1e-12)) if score > 0 else 0.0
-        return evidence if overlap >= _LEAST_OVERLAP and self._plausible(matrix) else evidence - 1e6
+        share = overlap
+        for pyramid, variance in zip((self.image, self.reference), found.variances, strict=True):
+            share = min(share, overlap * variance / max(pyramid.variance(k), 1e-30))
+        evidence = -share * math.log(max(1 - found.score**2, 1e-12)) if found.score > 0 else 0.0
+        if overlap < _LEAST_OVERLAP or not self._plausible(matrix):
+            evidence -= 1e6
+        return Candidate(matrix, found.score, share, evidence, found.light)
 
     def _plausible(self, matrix: np.ndarray) -> bool:
         (a, b), (c, d) = matrix[:, :2]
@@ -274,7 +297,7 @@ class Search:
     def _settled(self, found: list[Candidate]) -> Outcome:
         """The least moved of those as good as the best, less what nothing determines."""
         if found[0].score < _HOPELESS:
-            return Outcome(found[0].matrix, found[0].score)
+            return self._outcome(found[0])
         found, loose = self._determined(found)
         found = self._with_repeats(found, loose)
         equals = self._equals(found)
@@ -288,7 +311,7 @@ class Search:
             remarks.append(f"{said}; the smaller was taken")
             if self._away(equals[1].matrix) < 1.25 * self._away(best.matrix) + 1:
                 reason = f"{said}, and neither is clearly the smaller: state max_shift_px"
-        return Outcome(best.matrix, best.score, "; ".join(remarks), reason)
+        return self._outcome(best, "; ".join(remarks), reason)
 
     def _equals(self, found: list[Candidate]) -> list[Candidate]:
         """Those as good as the best, the least moved first; of neighbours the best."""
@@ -380,7 +403,10 @@ class Search:
                     Candidate(matrix, light=candidate.light), self.finest, self.motion, steps=8, enough=0.005, held=held
                 )
             )
-        return self._rivals(out) or found[:1], Loose(held, _words(held, self.motion))
+        out = self._rivals(out)
+        if not out or out[0].score < best.score - 0.02:  # what costs correlation was determined after all
+            return found, None
+        return out, Loose(held, _words(held, self.motion))
 
 
 def _words(held: np.ndarray, motion: str) -> str:
