@@ -68,8 +68,9 @@ def shaded(counts: np.ndarray, colour: tuple[int, int, int]) -> str:
     """
     from PIL import Image
 
-    share = np.log1p(counts) / (np.log1p(counts.max()) or 1.0)
-    places = np.where(counts > 0, 1 + np.rint(share * (_STEPS - 1)), 0).astype(np.uint8)
+    least, most = np.min(counts[counts > 0], initial=counts.max()), counts.max()
+    share = np.log(np.maximum(counts, 1) / max(least, 1)) / (np.log(max(most, 1) / max(least, 1)) or 1.0)
+    places = np.where(counts > 0, 1 + np.rint(share.clip(0, 1) * (_STEPS - 1)), 0).astype(np.uint8)
     picture = Image.frombytes("P", (counts.shape[1], counts.shape[0]), places.tobytes())
     picture.putpalette(list(colour) * 256)
     # the rarest cell has to be seen as well

@@ -26,6 +26,7 @@ SPOT_CELLS = 24
 """Cells along the longer side in which crowding is looked for."""
 MOST_SPOTS = 5
 _LEAST_IMAGES = 4  # fewer are no crowd
+_TIMES = 2.0  # as many as there is to expect
 _CHANCE = 1e-3  # of any spot at all, were findings as likely in one place as in another
 _SIZE_CELLS = (110, 72)
 _LEAST_LEVEL = 0.02  # deviations below are as good as none
@@ -220,8 +221,11 @@ class _Seen:
         import cv2
 
         cells = self._images.size
-        mean = self._images.sum() / cells
-        crowded = (self._images >= _LEAST_IMAGES) & (pdtrc(self._images - 1, mean) * cells < _CHANCE)
+        # where findings are dense over a wide area that is no spot: the cells around tell what to expect as well
+        around = cv2.medianBlur(self._images.astype(np.float32), 5)
+        expected = np.maximum(around, self._images.sum() / cells)
+        unlikely = pdtrc(np.maximum(self._images - 1, 0), expected) * cells < _CHANCE
+        crowded = (self._images >= _LEAST_IMAGES) & (self._images >= _TIMES * expected) & unlikely
         count, label, told, _ = cv2.connectedComponentsWithStats(crowded.astype(np.uint8), connectivity=8)
         rows, columns = self._images.shape
         wide, high = self.width / columns, self.height / rows
