@@ -1,4 +1,4 @@
-"""What the report says in words of a golden recipe: its promise, its settings and its rules; and its logarithmic axis."""
+"""What the report says in words of golden recipes: promise, settings and rules; and its logarithmic axis."""
 
 from __future__ import annotations
 
