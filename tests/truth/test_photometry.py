@@ -54,3 +54,56 @@ def test_what_is_not_seen_does_not_count():
     image = np.where(seen, 2 * reference + 3, 0)
     assert gain_offset(image, reference, seen) == pytest.approx((2, 3), abs=1e-4)
     assert gain_offset(image, reference, np.zeros(SHAPE, bool)) == (1.0, 0.0)
+
+
+@given(
+    gains,
+    offsets,
+    st.floats(0.005, 0.995),
+    st.integers(0, 99),
+    st.sampled_from([0.0, 0.5, 4.0]),
+)
+@settings(max_examples=60, deadline=None)
+def test_a_mask_of_any_share_of_white(gain, offset, share, seed, noise):
+    rng = np.random.default_rng(seed)
+    reference = np.where(rng.random(SHAPE) < share, 255, 0).astype(np.float32)
+    image = gain * reference + offset + rng.normal(0, noise, SHAPE)
+    found = gain_offset(image, reference, np.ones(SHAPE, bool))
+    least = SHAPE[0] * SHAPE[1] * min(share, 1 - share)
+    assert found[0] == pytest.approx(gain, abs=1e-6 + 6 * noise / 255 / least**0.5)
+    assert found[1] == pytest.approx(offset, abs=1e-3 + 6 * noise / least**0.5)
+
+
+@pytest.mark.parametrize("dark", [0.02, 0.1, 0.3])
+def test_a_saturated_mask_with_soft_edges_and_defects(dark):
+    """White is exactly white, copper is noisy, edges are in between, and a third of the copper is gone."""
+    rng = np.random.default_rng(1)
+    clean = np.full((640, 640), 255.0)
+    clean[:, : int(640 * dark)] = 10
+    clean[:, int(640 * dark)] = 128
+    image = np.where(clean < 255, clean + rng.normal(0, 4, clean.shape), 255)
+    image[:200, : int(640 * dark)] = 255
+    found = gain_offset(image.clip(0, 255).round().astype(np.uint8), clean.astype(np.float32), clean > -1)
+    assert found == pytest.approx((1, 0), abs=0.5)
+    assert found[0] == pytest.approx(1, abs=0.005)
+
+
+@pytest.mark.parametrize("gain", [0.3, 1.0, 2.5])
+def test_a_strongly_skewed_histogram(gain):
+    """Most of it is dark and tells little of the gain; few bright ones do, and a fifth of the area is a defect."""
+    rng = np.random.default_rng(2)
+    reference = (rng.pareto(3.0, SHAPE) * 20).astype(np.float32).clip(0, 255)
+    image = gain * reference + 7 + rng.normal(0, 0.5, SHAPE)
+    image[: SHAPE[0] // 5] = 90
+    found = gain_offset(image, reference, np.ones(SHAPE, bool))
+    assert found == pytest.approx((gain, 7), abs=0.1)
+    assert found[0] == pytest.approx(gain, abs=0.01)
+
+
+def test_a_few_hot_pixels_do_not_set_the_gain():
+    rng = np.random.default_rng(3)
+    reference = ground(3)
+    image = 1.5 * reference + 4 + rng.normal(0, 1, SHAPE)
+    reference.ravel()[:: SHAPE[0] * SHAPE[1] // 5] = 4000
+    found = gain_offset(image, reference, np.ones(SHAPE, bool))
+    assert found == pytest.approx((1.5, 4), abs=0.5)
