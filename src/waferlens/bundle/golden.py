@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from waferlens.bundle.files import GOLDEN, Bundle
 from waferlens.bundle.reference import Reference, read_reference, smoothed, tolerances
 from waferlens.bundle.rules import sorted_finding
+from waferlens.bundle.wavelet import wavelet_deviation
 from waferlens.errors import BundleError, FormatError, UsageError
 from waferlens.ops.blobs import blobs
 from waferlens.ops.difference import deviation, opened
@@ -25,8 +26,10 @@ from waferlens.ops.registration import Registration, register, warped
 from waferlens.recipe.golden import DieToDie, GoldenRecipe, Template, Wavelet
 from waferlens.records import Finding, Image
 
-GRID = 1.02
-"""Ratio of neighbouring thresholds at which alarms are looked for: 2 % is finer than a threshold is known."""
+GRID = 1.05
+"""Ratio of neighbouring thresholds at which alarms are looked for; finer than good images tell a threshold."""
+LEAST_FACTOR = 0.1
+"""Lowest threshold that is looked at or set: a tenth of what is tolerated is no deviation, whatever the rules say."""
 MAD_TO_SD = 1.4826
 """Standard deviation of a normal distribution in units of its median absolute deviation."""
 
@@ -143,17 +146,16 @@ class GoldenSession:
         if compared.deviation is None:
             return math.inf
         peak = float(np.abs(compared.deviation).max())
-        if peak == 0:
-            return 0.0
+        if peak <= LEAST_FACTOR:
+            return LEAST_FACTOR
         step = math.floor(math.log(peak, GRID))
         if not self.recipe.rules and self.recipe.findings.min_area_px <= self.recipe.findings.opening_px**2:
             return GRID ** (step + 1)  # every opened pixel is a finding: the image alarms at every threshold below
-        lowest = step - math.ceil(math.log(1e3, GRID))
-        while step > lowest:
+        while GRID**step > LEAST_FACTOR:
             if any(finding.critical for finding in self.findings_at(compared, GRID**step)):
                 return GRID ** (step + 1)
             step -= 1
-        return 0.0
+        return LEAST_FACTOR
 
     def _against(self, image: Image, reference: Reference) -> Compared:
         if image.full_scale != reference.full_scale:
@@ -204,8 +206,12 @@ class GoldenSession:
                     _laid(part, registration, shape)
                     for part in tolerances(template, reference, _noise(difference, care))
                 )
-            case Wavelet():
-                raise NotImplementedError
+            case Wavelet() as method:
+                assert reference.wavelet is not None  # `reference_of` and `read_reference` have seen to it
+                sharp = (grey - np.float32(offset)) / np.float32(gain)
+                signed = wavelet_deviation(method, sharp, laid, reference.wavelet, registration)
+                signed[~care] = 0
+                return Compared(signed, grey, laid, registration, gain, offset)
         signed = deviation(grey, laid, light, dark, gain=gain, offset=offset, care=care)
         return Compared(signed, grey, laid, registration, gain, offset)
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
 from jaxtyping import Bool, Float32
 
 from waferlens.bundle.files import GOLDEN
+from waferlens.bundle.wavelet import GoldenWavelet, learned
 from waferlens.errors import BundleError, FormatError
 from waferlens.ops.difference import edge_tolerance
-from waferlens.recipe.golden import Areas, GoldenRecipe, Template
+from waferlens.recipe.golden import Areas, GoldenRecipe, Template, Wavelet
 from waferlens.records import Image
 
 RANGE = (1.0, 99.0)
@@ -37,6 +39,8 @@ class Reference:
     """What is tolerated at edges beyond the rest, for edges that may move; None where they may not [grey]"""
     range_grey: float
     """From its dark to its bright [grey]"""
+    wavelet: GoldenWavelet | None = None
+    """What the wavelet method keeps of good parts; None for the others."""
 
     def to_bytes(self) -> bytes:
         """As the part `golden.npz` of a bundle; what the recipe says again is left out."""
@@ -44,6 +48,8 @@ class Reference:
         arrays = {"pixels": self.pixels, "full_scale": np.float64(self.full_scale), "images": np.int64(self.images)}
         if self.spread is not None:
             arrays["spread"] = self.spread
+        if self.wavelet is not None:
+            arrays |= {f"wavelet_{name}": getattr(self.wavelet, name) for name in ("mean", "sd", "known")}
         np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
         return buffer.getvalue()
 
@@ -61,7 +67,10 @@ def reference_of(recipe: GoldenRecipe, image: Image) -> Reference:
     Raises:
         FormatError: the image is constant; nothing can be compared with it.
     """
-    return _made(recipe, smoothed(recipe, image.pixels), None, image.full_scale, 1, image.path)
+    made = _made(recipe, smoothed(recipe, image.pixels), None, image.full_scale, 1, image.path)
+    if isinstance(recipe.method, Wavelet):
+        return replace(made, wavelet=learned(recipe.method, [made.pixels], made.range_grey))
+    return made
 
 
 def fitted_reference(
@@ -69,7 +78,7 @@ def fitted_reference(
     pixels: Float32[np.ndarray, "h w"],
     spread: Float32[np.ndarray, "h w"],
     full_scale: float,
-    images: int,
+    laid: Sequence[Float32[np.ndarray, "h w"]],
     path: str,
 ) -> Reference:
     """Several good images as a reference, as `prepare.golden` has laid them over one another.
@@ -77,7 +86,10 @@ def fitted_reference(
     Raises:
         FormatError: it is constant.
     """
-    return _made(recipe, pixels, spread, full_scale, images, path)
+    made = _made(recipe, pixels, spread, full_scale, len(laid), path)
+    if isinstance(recipe.method, Wavelet):
+        return replace(made, wavelet=learned(recipe.method, laid, made.range_grey))
+    return made
 
 
 def read_reference(recipe: GoldenRecipe, data: bytes, path: str) -> Reference:
@@ -90,9 +102,12 @@ def read_reference(recipe: GoldenRecipe, data: bytes, path: str) -> Reference:
         with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
             spread = arrays.get("spread")
             told = arrays["pixels"], spread, float(arrays["full_scale"]), int(arrays["images"])
+            wavelet = None
+            if isinstance(recipe.method, Wavelet):
+                wavelet = GoldenWavelet(*(arrays[f"wavelet_{name}"] for name in ("mean", "sd", "known")))
     except (ValueError, KeyError, OSError) as wrong:
         raise BundleError(f"{path}: {GOLDEN} cannot be read ({wrong}); fit the recipe again") from wrong
-    return _made(recipe, *told, path)
+    return replace(_made(recipe, *told, path), wavelet=wavelet)
 
 
 def care_mask(areas: Areas, shape: tuple[int, int]) -> Bool[np.ndarray, "h w"]:
@@ -124,7 +139,7 @@ def _made(
     if not care.any():
         raise FormatError(path, "areas.care and areas.ignore of the recipe leave nothing of this image to look at")
     position = getattr(recipe.method, "position_px", 0.0)
-    edges = edge_tolerance(pixels, position) if position > 0 and recipe.method.kind != "wavelet" else None
+    edges = edge_tolerance(pixels, position) if position > 0 else None
     return Reference(pixels, spread, care, full_scale, images, edges, float(bright - dark))
 
 

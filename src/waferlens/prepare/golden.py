@@ -212,7 +212,7 @@ def _template(
     method = recipe.method
     robust = method.spread == "mad" if isinstance(method, Template) else True
     spread = _spread(np.stack(laid), centre, robust)
-    return fitted_reference(recipe, centre, spread, first.full_scale, len(laid), Path(first.path).parent.name)
+    return fitted_reference(recipe, centre, spread, first.full_scale, laid, Path(first.path).parent.name)
 
 
 def _laid(

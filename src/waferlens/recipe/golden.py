@@ -99,9 +99,9 @@ class Wavelet(Section):
 
     kind: Literal["wavelet"]
     """Which method."""
-    levels: Annotated[int, Field(ge=1, le=7)] = 3
-    """Scales of the transform; each halves the resolution."""
-    median_px: Annotated[int, Field(ge=1, le=9)] = 3
+    levels: Annotated[int, Field(ge=2, le=7)] = 3
+    """Scales of the transform; the coarsest serves the ratio of the next finer one only."""
+    median_px: Literal[1, 3, 5] = 3
     """Side of the median filter before it; 1 for none [px]"""
     sobel: bool = True
     """Take the gradient magnitude first, as the source does."""
@@ -109,10 +109,10 @@ class Wavelet(Section):
     """Rows and columns of sub-images; each has statistics of its own."""
     sigmas: Positive = 1.0
     """A pixel is looked at when its modulus exceeds mean + sigmas * standard deviation of the good part's."""
-    cluster_px: Annotated[int, Field(ge=1, le=15)] = 3
-    """Side of the square over which a pixel's wavelet energy is gathered [px of its scale]"""
-    position_px: Pixels = 2.0
-    """How near the good part must have the same for a pixel to pass as not defective [px]"""
+    cluster_px: Literal[1, 3, 5, 7, 9] = 3
+    """Side of the square over which a pixel's wavelet energy is gathered [px]"""
+    reach_px: Annotated[int, Field(ge=0, le=32)] = 2
+    """How near the good part must have as much for a pixel to pass as not defective [px]"""
 
 
 class DieToDie(Section):
