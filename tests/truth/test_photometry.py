@@ -107,3 +107,46 @@ def test_a_few_hot_pixels_do_not_set_the_gain():
     reference.ravel()[:: SHAPE[0] * SHAPE[1] // 5] = 4000
     found = gain_offset(image, reference, np.ones(SHAPE, bool))
     assert found == pytest.approx((1.5, 4), abs=0.5)
+
+
+def test_the_noise_of_the_reference_does_not_pull_the_gain():
+    rng = np.random.default_rng(4)
+    clean = np.kron(rng.uniform(60, 180, (32, 32)), np.ones((16, 16)))
+    reference = (clean + rng.normal(0, 20, clean.shape)).astype(np.float32)
+    image = 0.8 * clean + 20 + rng.normal(0, 20, clean.shape)
+    found = gain_offset(image, reference, np.ones(clean.shape, bool))
+    # least squares over pixels gives 0.8 / (1 + (20 / 35)²) = 0.6
+    assert found[0] == pytest.approx(0.8, abs=0.03)
+
+
+def test_a_pattern_finer_than_blocks_still_tells_the_gain():
+    y, x = np.mgrid[:256, :256]
+    reference = (100 + 50 * ((x + y) % 2)).astype(np.float32)
+    assert gain_offset(0.7 * reference + 9, reference, np.ones(x.shape, bool)) == pytest.approx((0.7, 9), abs=1e-3)
+
+
+@pytest.mark.parametrize("period", [8, 16, 64])
+def test_a_pattern_with_the_period_of_a_grid_is_seen_in_all_phases(period):
+    x = np.arange(1024) % period
+    reference = np.broadcast_to(np.where(x < period // 8, 200, 50), (1024, 1024)).astype(np.float32)
+    found = gain_offset((0.5 * reference + 30).astype(np.uint8), reference, np.ones(reference.shape, bool))
+    assert found == pytest.approx((0.5, 30), abs=1e-3)
+
+
+def test_pixels_that_are_no_numbers_do_not_count():
+    rng = np.random.default_rng(5)
+    reference = np.kron(rng.uniform(60, 180, (24, 24)), np.ones((8, 8))).astype(np.float32)
+    image = 2 * reference + 1
+    image[50:60] = np.nan
+    reference[90:95, 20:60] = np.inf
+    for part in (np.s_[:], np.s_[:20, :20]):
+        found = gain_offset(image[part], reference[part], np.ones(image[part].shape, bool))
+        assert found == pytest.approx((2, 1), abs=1e-3)
+
+
+def test_sixteen_bits_lose_no_digits():
+    reference = (ground(6) + 40_000).astype(np.float32)
+    image = (1.25 * (reference.astype(np.float64) - 40_000) + 20_000).astype(np.float64)
+    gain, offset = gain_offset(image, reference, np.ones(SHAPE, bool))
+    assert gain == pytest.approx(1.25, abs=1e-3)
+    assert gain * 40_000 + offset == pytest.approx(20_000, abs=0.2)

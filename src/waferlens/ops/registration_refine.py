@@ -314,6 +314,21 @@ def covered_share(matrix, h, w, hr, wr):
     return count / (h * w)
 
 
+@njit(nogil=True, cache=True)
+def seen_by_all(weight, matrices, hr, wr):
+    """The weights where a reference of shape (hr, wr) covers the image by each of the matrices, else 0."""
+    h, w = weight.shape
+    out = np.zeros_like(weight)
+    for y in range(1, h - 1):
+        first, last = 1, w - 1
+        for matrix in matrices:
+            x0, x1 = _inner_columns(matrix, y, hr, wr, w)
+            first, last = max(first, x0), min(last, x1)
+        if last > first:
+            out[y, first:last] = weight[y, first:last]
+    return out
+
+
 @njit(nogil=True, cache=True, fastmath=_FAST)
 def _lay_row(reference, matrix, y, x0, x1, row):
     """One row of the warped reference, linearly between pixels.

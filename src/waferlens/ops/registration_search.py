@@ -29,7 +29,7 @@ from waferlens.ops.registration_pyramid import (
     repeats,
     turn,
 )
-from waferlens.ops.registration_refine import Light, covered_share, refine, undetermined, without
+from waferlens.ops.registration_refine import Light, covered_share, refine, seen_by_all, undetermined, without
 
 _FINEST_PIXELS = 420_000  # the finest level has at most so many; more adds time, hardly accuracy
 _COARSE_PX = 64  # longer side of the level the search begins on
@@ -109,6 +109,7 @@ class Search:
             self.coarse += 1
         self.still = turn(0.0, self.shape, self.onto)
         """Where centre lies on centre."""
+        self._compared: dict[tuple[Candidate, Candidate], bool] = {}
 
     def run(self) -> Outcome:
         """The registration."""
@@ -315,15 +316,32 @@ class Search:
 
     def _equals(self, found: list[Candidate]) -> list[Candidate]:
         """Those as good as the best, the least moved first; of neighbours the best."""
-        best = max(found, key=lambda c: c.evidence)
-        # noise and repeats: as good is what leaves hardly more unexplained
-        worst = 1.1 * (1 - best.score**2) + 0.005
-        equals: list[Candidate] = []
-        for c in sorted(found, key=lambda c: -c.evidence):
-            good = c is best or (1 - c.score**2 <= worst and c.evidence > 0.5 * best.evidence)
-            if good and all(self._between(c, other) > 4 * 2**self.finest for other in equals):
+        found = sorted(found, key=lambda c: -c.evidence)
+        equals = found[:1]
+        for c in found[1:]:
+            near = any(self._between(c, other) <= 4 * 2**self.finest for other in equals)
+            if not near and c.evidence > 0.5 * found[0].evidence and self._as_good(c, found[0]):
                 equals.append(c)
         return sorted(equals, key=lambda c: self._away(c.matrix))
+
+    def _as_good(self, one: Candidate, best: Candidate) -> bool:
+        """Whether a candidate leaves hardly more unexplained than the best, where both of them see the image.
+
+        Only there: else a pattern moved by one period, which pushes a defect off the reference, would look better.
+        """
+        key = (one, best)
+        if key not in self._compared:
+            k = min(self.finest + 1, self.coarse)
+            reference = self.reference.smooth(k)
+            matrices = [onto_level(c.matrix, k) for c in (one, best)]
+            weight = seen_by_all(self.weights.level(k), np.stack(matrices), *reference.shape)
+            left = [
+                1 - refine(self.image.smooth(k), reference, weight, m, motion="none", steps=0, enough=0).score ** 2
+                for m in matrices
+            ]
+            # units of a pattern differ by chance, and so does what their exchange leaves
+            self._compared[key] = left[0] <= 1.25 * left[1] + 0.005
+        return self._compared[key]
 
     def _with_repeats(self, found: list[Candidate], loose: Loose | None) -> list[Candidate]:
         """With them those that a fine lattice puts nearer to no shift, and next to it."""
