@@ -10,10 +10,10 @@ import importlib.metadata
 import math
 import platform
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
@@ -42,6 +42,8 @@ PRIOR_PX = 7
 """Side of that neighbourhood [px]"""
 FINDINGS_BOUND = 100
 """False findings of one image that are counted towards a rate per mm²; an image with more is told as a whole."""
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +88,7 @@ def fit(recipe: GoldenRecipe, data: Path, out: Path, progress: Callable[[int, in
         )
     folder = data / GOOD if (data / GOOD).is_dir() else data
     paths = image_paths(folder)
-    template_paths, calibration_paths = _divided(recipe, paths, folder)
+    template_paths, calibration_paths = divided(recipe, paths, folder)
     total, done = len(template_paths) + len(calibration_paths), 0
 
     def advance(count: int = 1) -> None:
@@ -95,10 +97,11 @@ def fit(recipe: GoldenRecipe, data: Path, out: Path, progress: Callable[[int, in
         if progress is not None:
             progress(done, total)
 
-    left_out: dict[str, str] = {}
-    reference = _template(recipe, [read_image(path) for path in template_paths], left_out, advance)
-    session = GoldenSession(recipe, recipe.threshold.factor, reference)
-    factor, guarantee, alarmed = _threshold(session, calibration_paths, left_out, advance)
+    session, guarantee, alarmed, left_out = fit_images(
+        recipe, [read_image(path) for path in template_paths], map(read_image, calibration_paths), advance
+    )
+    factor, reference = session.factor, session.reference
+    assert reference is not None
     told = None if guarantee is None else asdict(guarantee)
     promise = str(guarantee) if guarantee is not None else "no rate of false alarms is stated"
     seconds = round(time.perf_counter() - began, 2)
@@ -149,8 +152,38 @@ def fit(recipe: GoldenRecipe, data: Path, out: Path, progress: Callable[[int, in
     )
 
 
-def _divided(recipe: GoldenRecipe, paths: Sequence[Path], folder: Path) -> tuple[list[Path], list[Path]]:
-    """Which good images make the template and which set the threshold."""
+def fit_images(
+    recipe: GoldenRecipe,
+    template: Sequence[Image],
+    calibration: Iterable[Image],
+    advance: Callable[[], None] = lambda: None,
+) -> tuple[GoldenSession, Guarantee | RiskGuarantee | None, int, dict[str, str]]:
+    """The fit itself, of images in memory or read one by one; `divided` says which image is for what.
+
+    Args:
+        recipe: with a method that is fitted.
+        template: good images that make the reference.
+        calibration: other good images, which set the threshold.
+        advance: called after each image.
+
+    Returns:
+        The session with its reference and threshold, what the threshold promises (None if no rate is stated), how many
+        calibration images could not be compared, and the reasons why images were not used, by path.
+    """
+    left_out: dict[str, str] = {}
+    reference = _template(recipe, template, left_out, advance)
+    session = GoldenSession(recipe, recipe.threshold.factor, reference)
+    factor, guarantee, refused = _threshold(session, calibration, left_out, advance)
+    return GoldenSession(recipe, factor, reference), guarantee, refused, left_out
+
+
+def divided(recipe: GoldenRecipe, paths: Sequence[T], folder: Path) -> tuple[list[T], list[T]]:
+    """Which good images make the template and which set the threshold.
+
+    Raises:
+        InputError: one image makes no template.
+        UsageError: there are too few for the stated rate.
+    """
     if len(paths) < 2:
         raise InputError(
             folder,
@@ -268,19 +301,18 @@ def _spread(
 
 
 def _threshold(
-    session: GoldenSession, paths: Sequence[Path], left_out: dict[str, str], advance: Callable[[], None]
+    session: GoldenSession, images: Iterable[Image], left_out: dict[str, str], advance: Callable[[], None]
 ) -> tuple[float, Guarantee | RiskGuarantee | None, int]:
     """The threshold in units of what is tolerated, what it promises, and how many images could not be compared."""
     spec = session.recipe.threshold
     if spec.false_alarm_rate is None:
         return spec.factor, None, 0
     levels, scores, areas, refused = [], [], [], 0
-    for path in paths:
-        image = read_image(path)
+    for image in images:
         try:
             compared = session.compare(image)
         except FormatError as wrong:  # of another kind, or constant: no good image of this product
-            left_out[str(path)] = wrong.reason
+            left_out[image.path] = wrong.reason
             advance()
             continue
         refused += bool(compared.reason)
@@ -290,7 +322,7 @@ def _threshold(
             pixel_um = session.recipe.input.pixel_um or (image.pixel_nm and image.pixel_nm / 1000)
             if not pixel_um:
                 raise UsageError(
-                    f"{path}: a rate per mm² needs a pixel size, and no tag says one; set input.pixel_um=…"
+                    f"{image.path}: a rate per mm² needs a pixel size, and no tag says one; set input.pixel_um=…"
                 )
             found = session.findings_at(compared, spec.factor)
             scores.append(np.array([one.score * spec.factor for one in found if one.critical]))
