@@ -33,6 +33,8 @@ bench: $(VENV)/installed-test
 	$(BIN)/python benchmarks/simulate_hole.py
 	$(BIN)/python benchmarks/inspect_lot.py runs/bench --images 10000
 	$(BIN)/python benchmarks/level_range_rms.py
+	$(BIN)/python benchmarks/registration.py
+	$(BIN)/python benchmarks/golden_ops.py
 
 # The stamps lie inside the environment, so that whoever removes it removes them too.
 $(VENV)/installed-base: $(NEEDS) | $(BIN)/python

@@ -97,7 +97,9 @@ def _sources(recipe: Recipe) -> dict[str, str]:
 
 
 def _network(recipe: Recipe) -> dict[str, Any]:
-    """The counted network, where torch can build it; else a note that says what to install."""
+    """The counted network, where torch can build it; else a note that says what to install, or that there is none."""
+    if recipe.station == "golden":
+        return {"note": "no network: this recipe is fitted to good images, and needs no torch"}
     if not available("torch"):
         return {"note": f"no network counted: {missing('train', 'torch')}"}
     models = importlib.import_module("waferlens.models")
