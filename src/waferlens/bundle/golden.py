@@ -10,12 +10,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import cv2
 import numpy as np
 from jaxtyping import Bool, Float32
 from pydantic import ValidationError
 
 from waferlens.bundle.files import GOLDEN, Bundle
-from waferlens.bundle.reference import Reference, read_reference, smoothed, tolerances
+from waferlens.bundle.reference import Reference, read_reference, refuse_unusable, smoothed, tolerances
 from waferlens.bundle.rules import sorted_finding
 from waferlens.bundle.wavelet import wavelet_deviation
 from waferlens.errors import BundleError, FormatError, UsageError
@@ -164,8 +165,7 @@ class GoldenSession:
                 f"white is {image.full_scale:g} here and {reference.full_scale:g} on the reference: "
                 f"{_bits(image.full_scale)} against {_bits(reference.full_scale)}; save both alike",
             )
-        if image.pixels.min() == image.pixels.max():
-            raise FormatError(image.path, f"every pixel is {image.pixels.flat[0]:g}: there is nothing to compare")
+        refuse_unusable(image)
         spec = self.recipe.registration
         registration = register(
             image.pixels,
@@ -182,9 +182,12 @@ class GoldenSession:
             return Compared(None, image.pixels, None, registration, reason=reason)
         shape, grey = image.pixels.shape, smoothed(self.recipe, image.pixels)
         laid, seen = warped(reference.pixels, registration, shape)
-        care = seen & _without_rim(shape, self.recipe.areas.border_px)
+        care = _without_rims(seen, self.recipe.areas.border_px)
         if not reference.care.all():
             care &= warped(reference.care.astype(np.float32), registration, shape)[0] > 0.5
+        if not care.any():
+            reason = "nothing of it lies where areas.care, areas.ignore and areas.border_px of the recipe leave to look"
+            return Compared(None, image.pixels, None, registration, reason=reason)
         gain, offset = gain_offset(grey, laid, care) if self.recipe.photometry.gain_offset else (1.0, 0.0)
         difference = grey - (np.float32(gain) * laid + np.float32(offset))
         match self.recipe.method:
@@ -266,10 +269,13 @@ def _noise(difference: Float32[np.ndarray, "h w"], care: Bool[np.ndarray, "h w"]
     return MAD_TO_SD * float(np.median(np.abs(values - np.median(values))))
 
 
-def _without_rim(shape: tuple[int, int], rim_px: float) -> Bool[np.ndarray, "h w"]:
-    rim = math.ceil(rim_px)
-    inner = np.zeros(shape, np.bool_)
-    inner[rim : shape[0] - rim, rim : shape[1] - rim] = True
+def _without_rims(seen: Bool[np.ndarray, "h w"], rim_px: float) -> Bool[np.ndarray, "h w"]:
+    """What of the image the reference covers, less the rims of both: near its rim, smoothing knows neither."""
+    rim, (h, w) = math.ceil(rim_px), seen.shape
+    inner = np.zeros_like(seen)
+    square = np.ones((2 * rim + 1, 2 * rim + 1), np.uint8)
+    covered = seen if seen.all() else cv2.erode(seen.view(np.uint8), square).view(np.bool_)
+    inner[rim : h - rim, rim : w - rim] = covered[rim : h - rim, rim : w - rim]
     return inner
 
 

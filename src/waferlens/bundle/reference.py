@@ -14,6 +14,7 @@ from waferlens.bundle.files import GOLDEN
 from waferlens.bundle.wavelet import GoldenWavelet, learned
 from waferlens.errors import BundleError, FormatError
 from waferlens.ops.difference import edge_tolerance
+from waferlens.ops.registration import SMALLEST_PX
 from waferlens.recipe.golden import Areas, GoldenRecipe, Template, Wavelet
 from waferlens.records import Image
 
@@ -61,12 +62,26 @@ def smoothed(recipe: GoldenRecipe, pixels: np.ndarray) -> Float32[np.ndarray, "h
     return cv2.GaussianBlur(grey, (0, 0), sigma, borderType=cv2.BORDER_REFLECT) if sigma > 0 else grey
 
 
+def refuse_unusable(image: Image) -> None:
+    """Refuses what can neither be compared nor be compared with.
+
+    Raises:
+        FormatError: the image is too small, or constant.
+    """
+    h, w = image.pixels.shape
+    if min(h, w) < SMALLEST_PX:
+        raise FormatError(image.path, f"is {w}x{h} px; what is compared needs at least {SMALLEST_PX} px each way")
+    if image.pixels.min() == image.pixels.max():
+        raise FormatError(image.path, f"every pixel is {image.pixels.flat[0]:g}: there is nothing to compare")
+
+
 def reference_of(recipe: GoldenRecipe, image: Image) -> Reference:
     """One good image as a reference: direct mode.
 
     Raises:
-        FormatError: the image is constant; nothing can be compared with it.
+        FormatError: the image is too small or constant; nothing can be compared with it.
     """
+    refuse_unusable(image)
     made = _made(recipe, smoothed(recipe, image.pixels), None, image.full_scale, 1, image.path)
     if isinstance(recipe.method, Wavelet):
         return replace(made, wavelet=learned(recipe.method, [made.pixels], made.range_grey))
