@@ -28,7 +28,9 @@ from waferlens.recipe.golden import DieToDie, GoldenRecipe, Template, Wavelet
 from waferlens.records import Finding, Image
 
 GRID = 1.05
-"""Ratio of neighbouring thresholds at which alarms are looked for; finer than good images tell a threshold."""
+"""Ratio of neighbouring thresholds at which alarms are looked for where rules sort findings: one by one, from above."""
+FINE_GRID = 1.002
+"""The same without rules: fine enough that good images hardly tie, for ties make alarms rarer than stated."""
 LEAST_FACTOR = 0.1
 """Lowest threshold that is looked at or set: a tenth of what is tolerated is no deviation, whatever the rules say."""
 MAD_TO_SD = 1.4826
@@ -141,17 +143,28 @@ class GoldenSession:
     def alarm_level(self, compared: Compared) -> float:
         """The greatest threshold at which an image alarms: has a critical finding. Infinite if it was not compared.
 
-        Rules may let a large deviation pass and hold a small one for critical, so alarms need not grow with the
-        threshold's fall: thresholds are tried from above on a grid that is the same for all images.
+        Thresholds lie on a grid that is the same for all images. Without rules what deviates at one deviates at all
+        below, and halving finds where alarms begin. Rules may let a large deviation pass and hold a small one for
+        critical, so alarms need not grow with the threshold's fall: then thresholds are tried from above.
         """
         if compared.deviation is None:
             return math.inf
         peak = float(np.abs(compared.deviation).max())
         if peak <= LEAST_FACTOR:
             return LEAST_FACTOR
+        if not self.recipe.rules:
+            above = math.floor(math.log(peak, FINE_GRID)) + 1
+            if self.recipe.findings.min_area_px <= self.recipe.findings.opening_px**2:
+                return FINE_GRID**above  # every opened pixel is a finding
+            below = math.ceil(math.log(LEAST_FACTOR, FINE_GRID)) - 1
+            while above - below > 1:
+                middle = (above + below) // 2
+                if self.findings_at(compared, FINE_GRID**middle):
+                    below = middle
+                else:
+                    above = middle
+            return max(FINE_GRID**above, LEAST_FACTOR)
         step = math.floor(math.log(peak, GRID))
-        if not self.recipe.rules and self.recipe.findings.min_area_px <= self.recipe.findings.opening_px**2:
-            return GRID ** (step + 1)  # every opened pixel is a finding: the image alarms at every threshold below
         while GRID**step > LEAST_FACTOR:
             if any(finding.critical for finding in self.findings_at(compared, GRID**step)):
                 return GRID ** (step + 1)
