@@ -22,6 +22,7 @@ from waferlens.bundle.wavelet import wavelet_deviation
 from waferlens.errors import BundleError, FormatError, UsageError
 from waferlens.ops.blobs import blobs
 from waferlens.ops.difference import deviation, opened
+from waferlens.ops.displacement import displaced, laid_by
 from waferlens.ops.photometry import gain_offset
 from waferlens.ops.registration import Registration, register, warped
 from waferlens.recipe.golden import DieToDie, GoldenRecipe, Template, Wavelet
@@ -202,15 +203,18 @@ class GoldenSession:
             reason = "nothing of it lies where areas.care, areas.ignore and areas.border_px of the recipe leave to look"
             return Compared(None, image.pixels, None, registration, reason=reason)
         gain, offset = gain_offset(grey, laid, care) if self.recipe.photometry.gain_offset else (1.0, 0.0)
+        field = None
+        if spec.local_px is not None:
+            matched = np.float32(gain) * laid + np.float32(offset)
+            field = displaced(grey, matched, care, spacing_px=spec.local_px).at(shape)
+            laid = laid_by(reference.pixels, registration.matrix, field)
         difference = grey - (np.float32(gain) * laid + np.float32(offset))
         match self.recipe.method:
             case Template() as method:
                 noise = _noise(difference, care) if reference.spread is None else 0.0
-                light, dark = (
-                    _laid(part, registration, shape) * np.float32(abs(gain))
-                    for part in tolerances(method, reference, noise / max(abs(gain), 1e-6))
-                )
+                template, contrast = method, abs(gain)
             case DieToDie() as method:
+                noise, contrast = _noise(difference, care), 1.0
                 template = Template(
                     kind="template",
                     sigmas_light=method.sigmas,
@@ -218,17 +222,26 @@ class GoldenSession:
                     contrast_fraction=method.contrast_fraction,
                     position_px=method.position_px,
                 )
-                light, dark = (
-                    _laid(part, registration, shape)
-                    for part in tolerances(template, reference, _noise(difference, care))
-                )
             case Wavelet() as method:
                 assert reference.wavelet is not None  # `reference_of` and `read_reference` have seen to it
                 sharp = (grey - np.float32(offset)) / np.float32(gain)
                 signed = wavelet_deviation(method, sharp, laid, reference.wavelet, registration)
                 signed[~care] = 0
                 return Compared(signed, grey, laid, registration, gain, offset)
-        signed = deviation(grey, laid, light, dark, gain=gain, offset=offset, care=care)
+        light, dark = (
+            _laid(part, registration, field, shape) * np.float32(contrast)
+            for part in tolerances(template, reference, noise / max(contrast, 1e-6))
+        )
+
+        def against(edges: np.ndarray | float) -> Float32[np.ndarray, "h w"]:
+            return deviation(grey, laid, light + edges, dark + edges, gain=gain, offset=offset, care=care)
+
+        if reference.edges is None:
+            return Compared(against(0.0), grey, laid, registration, gain, offset)
+        signed = against(_laid(reference.edges, registration, field, shape) * np.float32(contrast))
+        if template.compact_px is not None:
+            compact = opened(against(0.0), template.compact_px)
+            signed = np.where(np.abs(compact) > np.abs(signed), compact, signed)
         return Compared(signed, grey, laid, registration, gain, offset)
 
 
@@ -265,11 +278,18 @@ def _both(a: Float32[np.ndarray, "h w"], b: Float32[np.ndarray, "h w"]) -> Float
     return light - dark
 
 
-def _laid(part: np.ndarray | float, registration: Registration, shape: tuple[int, int]) -> np.ndarray | float:
+def _laid(
+    part: np.ndarray | float,
+    registration: Registration,
+    field: Float32[np.ndarray, "2 h w"] | None,
+    shape: tuple[int, int],
+) -> np.ndarray | np.float32:
     """A tolerance on the image's grid; a number is the same everywhere."""
-    if isinstance(part, np.ndarray) and part.ndim == 2:
-        return np.maximum(warped(part.astype(np.float32), registration, shape)[0], np.float32(part.min()))
-    return np.float32(part)
+    if not (isinstance(part, np.ndarray) and part.ndim == 2):
+        return np.float32(part)
+    part = part.astype(np.float32, copy=False)
+    laid = warped(part, registration, shape)[0] if field is None else laid_by(part, registration.matrix, field)
+    return np.maximum(laid, np.float32(part.min()))
 
 
 def _noise(difference: Float32[np.ndarray, "h w"], care: Bool[np.ndarray, "h w"]) -> float:

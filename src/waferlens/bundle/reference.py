@@ -159,7 +159,7 @@ def _made(
 
 
 def tolerances(method: Template, reference: Reference, noise: float) -> tuple[np.ndarray | float, np.ndarray | float]:
-    """What is tolerated where the image is brighter and where it is darker, on the reference's grid.
+    """What is tolerated where the image is brighter and where it is darker, on the reference's grid, edges apart.
 
     Args:
         method: of the recipe.
@@ -168,8 +168,4 @@ def tolerances(method: Template, reference: Reference, noise: float) -> tuple[np
     """
     least = max(method.contrast_fraction * reference.range_grey, np.finfo(np.float32).tiny)
     spread = noise if reference.spread is None else reference.spread
-    made = []
-    for sigmas in (method.sigmas_light, method.sigmas_dark):
-        tolerance = np.maximum(sigmas * spread, least)
-        made.append(tolerance if reference.edges is None else (tolerance + reference.edges).astype(np.float32))
-    return made[0], made[1]
+    return np.maximum(method.sigmas_light * spread, least), np.maximum(method.sigmas_dark * spread, least)

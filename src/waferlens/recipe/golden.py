@@ -48,6 +48,10 @@ class RegistrationSpec(Section):
     """Correlation of image and reference below which they are not taken for the same thing; the image is `review`."""
     min_overlap: Fraction = 0.5
     """Share of the image that the reference must cover, below which it is `review`."""
+    local_px: Annotated[float, Field(ge=16.0)] | None = None
+    """Distance of the nodes of a displacement field that is fitted after the motion, for film, etching and scanners
+    that move parts of the image by themselves: defects should be smaller than it, and parts larger; null for none [px]
+    """
 
 
 class PhotometrySpec(Section):
@@ -72,6 +76,10 @@ class Template(Section):
     """Golden template: a reference and what deviation from it is tolerated, pixel by pixel.
 
     tolerance = max(sigmas * spread, contrast_fraction * range of the reference) + position_px * its gradient
+
+    What lies along an edge is more often a displaced edge than a defect, and a gradient cannot tell them apart; width
+    can: with `compact_px` a deviation at an edge is tolerated as long as it is a ribbon, and found as soon as it is a
+    blob.
     """
 
     kind: Literal["template"]
@@ -92,6 +100,17 @@ class Template(Section):
     falls, and defects of about this size stand out; 0 for none [px]"""
     position_px: Pixels = 0.0
     """Tolerated displacement of an edge, which becomes a tolerance in grey by the reference's gradient [px]"""
+    compact_px: Annotated[int, Field(ge=2, le=15)] | None = None
+    """Side of a square that is too wide for a displaced edge: where it fits into a deviation, position_px tolerates
+    nothing; null for none [px]"""
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Template:
+        if self.compact_px is not None and self.position_px == 0:
+            raise disagreement(
+                [("compact_px", "position_px = 0 tolerates nothing at edges; raise it, or set this to null")]
+            )
+        return self
 
 
 class Wavelet(Section):
@@ -237,6 +256,8 @@ class GoldenRecipe(Recipe):
         faults: list[tuple[str, str]] = []
         if self.method.kind == "die-to-die" and self.threshold.false_alarm_rate is not None:
             faults.append(("threshold.false_alarm_rate", "neighbours are compared without good parts; set it to null"))
+        if self.method.kind == "wavelet" and self.registration.local_px is not None:
+            faults.append(("registration.local_px", "wavelets need no exact registration; set it to null"))
         if self.threshold.per == "mm2" and self.threshold.false_alarm_rate is None:
             faults.append(("threshold.per", "mm2 needs threshold.false_alarm_rate"))
         if faults:
