@@ -168,8 +168,7 @@ def write_bundle(path: str | Path, parts: Mapping[str, bytes | str | Mapping[str
     if missing or unknown:
         told = [f"{name} is missing" for name in missing] + [f"{name} is no part of a bundle" for name in unknown]
         raise BundleError(f"{path}: {'; '.join(told)}; a bundle has {', '.join(REQUIRED + OPTIONAL)}")
-    if path.exists() and not _replaceable(path):
-        raise BundleError(f"{path}: something else than a bundle is here; name a new folder, or a file .zip")
+    refuse_occupied(path)
     files = {name: _as_bytes(part) for name, part in parts.items()}
     sums = {name: hashlib.sha256(files[name]).hexdigest() for name in sorted(files)}
     files[SUMS] = _as_bytes({"format": "waferlens bundle", "version": FORMAT_VERSION, "sha256": sums})
@@ -179,6 +178,17 @@ def write_bundle(path: str | Path, parts: Mapping[str, bytes | str | Mapping[str
     else:
         _write_folder(path, files)
     return open_bundle(path)
+
+
+def refuse_occupied(path: str | Path) -> None:
+    """Refuses a place where a bundle cannot be written; worth asking before long work, `write_bundle` asks again.
+
+    Raises:
+        BundleError: something else than a bundle is there.
+    """
+    path = Path(path)
+    if path.exists() and not _replaceable(path):
+        raise BundleError(f"{path}: something else than a bundle is here; name a new folder, or a file .zip")
 
 
 def is_bundle(path: str | Path) -> bool:

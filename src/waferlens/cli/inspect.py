@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from waferlens.cli.output import counted_progress, emit_json, say
+from waferlens.cli.output import as_json, counted_progress, emit_json, say
 
 if TYPE_CHECKING:
     from waferlens.inspect import InspectResult
@@ -45,7 +46,10 @@ def inspect(
     fail_on_ng: Annotated[bool, typer.Option("--fail-on-ng", help="Exit with 1 if an image is NG.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print a machine-readable result.")] = False,
 ) -> None:
-    """Measure images with a bundle; the same command resumes a run that was interrupted."""
+    """Measure images with a bundle; the same command resumes a run that was interrupted.
+
+    Of what a golden recipe finds, --json lists the first 1,000; findings.csv and findings.json in OUT hold all.
+    """
     from waferlens.inspect import inspect_paths
 
     with counted_progress("images", quiet=json) as show:
@@ -66,11 +70,17 @@ def inspect(
             progress=show,
         )
     if json:
-        emit_json(result)
+        emit_json(_machine(result))
     else:
         say(_summary(result))
     if result.quarantined or (fail_on_ng and result.verdicts["NG"]):
         raise typer.Exit(1)
+
+
+def _machine(result: InspectResult) -> dict[str, Any]:
+    """The result for machines: its findings as flat records."""
+    found = [{"path": one.path, "page": one.page} | asdict(one.finding) for one in result.found]
+    return as_json(result) | {"found": as_json(found)}
 
 
 def _summary(result: InspectResult) -> str:
@@ -80,6 +90,11 @@ def _summary(result: InspectResult) -> str:
         + (f", {result.resumed_at} of them before" if result.resumed_at else "")
         + (f": {told}" if told else "")
     ]
+    if result.findings:
+        lines.append(
+            f"{result.findings} finding{'' if result.findings == 1 else 's'}, {result.critical_findings} critical, "
+            f"in {result.out}/findings.csv"
+        )
     if result.quarantined:
         lines.append(f"{result.quarantined} quarantined, with reasons in {result.out}/quarantine.csv")
     return "\n".join(lines)

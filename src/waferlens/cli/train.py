@@ -68,6 +68,8 @@ def _fit(recipe: Recipe, data: Path, out: Path, start: Path | None, json: bool) 
         return
     for name, reason in result.left_out.items():
         say(f"left out: {name}: {reason}")
+    for name, reason in result.not_compared.items():
+        say(f"counted as an alarm: {name}: {reason}")
     say(
         f"{out}: template of {result.template_images} images, threshold {result.factor:.3g} times what is tolerated "
         f"from {result.calibration_images} others; {result.promise} ({result.seconds:.1f} s)"

@@ -19,6 +19,7 @@ from waferlens.evaluate.curves import fit_pod, overkill_escape
 from waferlens.evaluate.findings import Judgement, false_alarm_rate, judge, pair_up
 from waferlens.load.folder import read_image
 from waferlens.load.judged import Judged, read_judged
+from waferlens.recipe.golden import DieToDie
 from waferlens.records import Finding
 
 CONTRASTS_GREY = (10.0, 20.0, 40.0)
@@ -62,11 +63,19 @@ def evaluate_golden(
         progress: called with the images done and their total.
 
     Raises:
-        InputError: the folder, or an image in it, cannot be read.
+        InputError: the folder or the reference cannot be read. Images that cannot count as not compared.
         UsageError: there is nothing to compare with.
     """
+    if isinstance(session.recipe.method, DieToDie):
+        raise UsageError(
+            f"{session.recipe.name} compares neighbours, and images of known truth lie in no row; "
+            f"inspect rows of dies with it: waferlens inspect DIES --bundle {session.recipe.name} --out DIR"
+        )
     images, shared = read_judged(data)
     chosen: list[Reference] = []
+    if session.reference is not None and any(image.reference is not None for image in images):
+        # as in `inspect`: with another reference than the fitted one, the fitted threshold promises nothing
+        session, stated = GoldenSession(session.recipe, session.recipe.threshold.factor), None
     if session.reference is None and any(image.reference is None for image in images):
         path = reference if reference is not None else shared
         if path is None:
@@ -85,8 +94,8 @@ def evaluate_golden(
 
 
 def _seen(session: GoldenSession, image: Judged, chosen: Sequence[Reference]) -> Seen:
-    own = chosen if image.reference is None else [reference_of(session.recipe, read_image(image.reference))]
     try:
+        own = chosen if image.reference is None else [reference_of(session.recipe, read_image(image.reference))]
         compared = session.compare(read_image(image.path), own)
     except InputError as wrong:
         return Seen(image, level=math.inf, reason=wrong.reason)
@@ -108,6 +117,7 @@ def summary(seen: Sequence[Seen], name: str, stated: dict[str, Any] | None = Non
             role: sum(bool(one.reason) for one in part)
             for role, part in (("good", good), ("twin", twins), ("defective", bad))
         },
+        "why_not_compared": {str(one.image.path): one.reason for one in [*good, *twins, *bad] if one.reason},
         "stated": stated,
     }
     for key, part in (("false_alarms", good), ("false_alarms_twins", twins)):

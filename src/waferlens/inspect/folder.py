@@ -25,6 +25,7 @@ RUNCARD, LOG, PLAN = "runcard.json", "log.txt", "images.jsonl"
 FINDINGS, COCO = "findings.csv", "findings.json"
 MAPS, OVERLAYS = "maps", "overlays"
 _OURS = (DATABASE, f"{DATABASE}-journal", RESULTS, QUARANTINE, FINDINGS, COCO, RUNCARD, LOG, PLAN, MAPS, OVERLAYS)
+_STEM_BYTES = 200
 _PART = ".part"  # ends the names of files that are not whole yet
 
 
@@ -60,6 +61,12 @@ def make_folder(out: Path, fresh: bool, store: str | None) -> None:
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)
+
+
+def overlay_name(item: int, path: str) -> str:
+    """The file of an image's overlay: its place in the lot, and as much of its name as every file system takes."""
+    stem = Path(path).stem.encode("utf-8", "replace")[:_STEM_BYTES].decode("utf-8", "ignore")
+    return f"{item:06d}_{stem}.png"
 
 
 def make_plan(paths: Sequence[str | Path], out: Path, chunk: int, takes: Callable[[str], bool]) -> Plan:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import os
-from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections import Counter, OrderedDict
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import chain, islice
 from pathlib import Path
 from threading import Lock
 from typing import Any, ClassVar
@@ -18,11 +19,11 @@ from waferlens.bundle.verdict import NG, OK, REVIEW, VERDICTS
 from waferlens.errors import FormatError, InputError, UsageError
 from waferlens.formats import images
 from waferlens.inspect.decoded import decoded, printable
-from waferlens.inspect.folder import OVERLAYS
+from waferlens.inspect.folder import OVERLAYS, overlay_name
 from waferlens.inspect.overlay import write_overlay
 from waferlens.inspect.plan import Item, Plan
+from waferlens.load.folder import read_page
 from waferlens.recipe.golden import DieToDie
-from waferlens.records import Image
 from waferlens.store.rows import OK as MEASURED
 from waferlens.store.rows import QUARANTINED, ImageResult, Number
 
@@ -30,8 +31,10 @@ KEPT = 8
 """References kept in memory: dies that follow one another share their neighbours."""
 COLUMNS = (
     *("findings", "critical_findings", "deviation", "registration_score"),
-    *("shift_x", "shift_y", "angle_deg", "gain", "offset"),
+    *("shift_x", "shift_y", "angle_deg", "gain", "offset", "width", "height"),
 )
+BESIDE = 4
+"""How far away a die looks for a neighbour where those next to it cannot be read."""
 
 
 @dataclass
@@ -68,10 +71,18 @@ class GoldenWork:
         return {"reference": named, "pair_by": self.pair_by, "overlays": self.overlays}
 
     def takes(self, path: str) -> bool:
-        """With `pair_by`, the references that lie beside the images are not inspected themselves."""
-        if self.pair_by is None:
+        """Whether an image of the lot is inspected: references that lie among the images are not."""
+        if self.pair_by is not None:
+            ours, theirs = self.pair_by.split(":")
+            name = os.path.basename(path)  # noqa: PTH119 - millions of names pass here as plain text
+            if _key(name, ours) is None:
+                return False
+            # of `{}.png:{}_good.png`, both fit a_good.png: what says more of the name decides
+            return self.reference is not None or _key(name, theirs) is None or len(ours) >= len(theirs)
+        if self.reference is None:
             return True
-        return _key(os.path.basename(path), self.pair_by.split(":")[0]) is not None  # noqa: PTH119
+        where, reference = os.path.abspath(path), os.path.abspath(self.reference)  # noqa: PTH100 - as above
+        return where != reference and not where.startswith(reference + os.sep)
 
     def require(self, plan: Plan) -> None:
         """Remembers the lot, in which neighbours are looked up.
@@ -108,25 +119,52 @@ class GoldenWork:
             try:
                 if isinstance(image, InputError):
                     raise image
-                beside = _beside(around, (path, page)) if self.neighbours else None
-                found = self.session.find(image, self._chosen(path, beside))
+                chosen = self._neighbours(around, (path, page)) if self.neighbours else self._chosen(path, page)
+                found = self.session.find(image, chosen)
             except InputError as wrong:
                 result.status = QUARANTINED
                 result.reason = wrong.reason if wrong.path == path else str(wrong)
                 continue
             _tell(result, found)
-            if self.overlays and (found.findings or result.verdict != VERDICTS[OK]):
-                name = f"{OVERLAYS}/{first + place:06d}_{Path(result.path).stem}.png"
-                write_overlay(self.out / name, image, found)
+            if self.overlays and found.findings:
+                write_overlay(self.out / OVERLAYS / overlay_name(result.item, result.path), image, found)
         return made
 
-    def _chosen(self, path: str, beside: Sequence[Item] | None) -> list[Reference]:
-        """The references of an image; none where the bundle's own is meant."""
-        if beside is not None:
-            return [self._made(item) for item in beside]
+    def _chosen(self, path: str, page: int) -> list[Reference]:
+        """The reference of an image; none where the bundle's own is meant.
+
+        Raises:
+            InputError: it is not there, or cannot be used.
+        """
         if self.reference is None and self.pair_by is None:
             return []
-        return [self._made((str(self._paired(path)), 0))]
+        paired = str(self._paired(path))
+        # a stack is compared page by page with another stack, or with the one image of a file
+        stack = page > 0 and images.count_pages(paired) > 1
+        return [self._made((paired, page if stack else 0))]
+
+    def _neighbours(self, around: Sequence[Item], item: Item) -> list[Reference]:
+        """The nearest die on each side that can be used, or the next two where a row begins or ends.
+
+        Raises:
+            FormatError: the row has fewer than two others.
+        """
+        row = _row(around, item)
+        place = row.index(item)
+        before, after = self._usable(row[:place][::-1][:BESIDE]), self._usable(row[place + 1 :][:BESIDE])
+        chosen = [*islice(before, 1), *islice(after, 1)]
+        chosen += islice(chain(before, after), 2 - len(chosen))
+        if len(chosen) < 2:
+            others = f"{len(chosen)} die{'' if len(chosen) == 1 else 's'}"
+            raise FormatError(item[0], f"has {others} beside it that can be used; each is compared with two others")
+        return chosen
+
+    def _usable(self, items: Sequence[Item]) -> Iterator[Reference]:
+        for item in items:
+            try:
+                yield self._made(item)
+            except InputError:  # told where it is inspected itself
+                continue
 
     def _paired(self, path: str) -> Path:
         """The file of an image's reference.
@@ -154,9 +192,7 @@ class GoldenWork:
             if known is not None:
                 self._references.move_to_end(item)
                 return known
-        path, page = item
-        image = _read(path, page)
-        made = reference_of(self.session.recipe, image)
+        made = reference_of(self.session.recipe, read_page(*item))
         with self._lock:
             self._references[item] = made
             while len(self._references) > KEPT:
@@ -167,9 +203,9 @@ class GoldenWork:
         """The images of this chunk and those next to it."""
         plan = self._plan
         assert plan is not None  # `require` comes before the first chunk
-        before = plan.read(chunk - 1) if chunk > 0 else []
-        after = plan.read(chunk + 1) if chunk + 1 < plan.chunks else []
-        return [*before, *items, *after]
+        reach = -(-BESIDE // plan.chunk)
+        numbers = range(max(0, chunk - reach), min(plan.chunks, chunk + reach + 1))
+        return [item for number in numbers for item in (items if number == chunk else plan.read(number))]
 
 
 def golden_work(
@@ -207,39 +243,31 @@ def golden_work(
             )
         if parts[0] == parts[1] and named is None:
             raise UsageError(f"--pair-by {pair_by}: makes every image its own reference")
+        if named is not None and not named.is_dir():
+            raise UsageError(
+                f"--pair-by {pair_by} gives each image a reference of its own, and --reference {named} is one for all; "
+                "leave one of them out, or name the folder that the references lie in"
+            )
     if session.reference is not None and (named is not None or pair_by is not None):
         # the threshold was set for the fitted template; with another reference its rate means nothing
         session = GoldenSession(session.recipe, session.recipe.threshold.factor)
     work = GoldenWork(session, out, named, pair_by, overlays)
     if named is not None and not named.is_dir():
+        if images.count_pages(named) > 1:
+            raise InputError(named, "has several pages, one image is needed as reference; save the page that is meant")
         work._made((str(named), 0))  # a reference that cannot be used stops the run, not every image of it
     return work
 
 
-def _beside(around: Sequence[Item], item: Item) -> list[Item]:
-    """The neighbours of an image: one on each side, or the next two where a row begins or ends.
+def _row(around: Sequence[Item], item: Item) -> list[Item]:
+    """The dies that lie in a row with an image: those of its folder, or the pages of its file."""
+    pages = Counter(path for path, _ in around)
 
-    A row is a folder, or the pages of one file.
+    def of(one: Item) -> str:
+        return one[0] if one[1] > 0 or pages[one[0]] > 1 else f"{os.path.dirname(one[0])}{os.sep}"  # noqa: PTH120
 
-    Raises:
-        FormatError: the row has fewer than three.
-    """
-    at = around.index(item)
-    same: Callable[[Item], bool]
-    if around[at][1] > 0 or (at + 1 < len(around) and around[at + 1][0] == item[0]):
-        same = lambda other: other[0] == item[0]  # noqa: E731
-    else:
-        folder = Path(item[0]).parent
-        same = lambda other: Path(other[0]).parent == folder  # noqa: E731
-    row = [place for place in range(len(around)) if same(around[place])]
-    place = row.index(at)
-    if 0 < place < len(row) - 1:
-        chosen = row[place - 1], row[place + 1]
-    elif len(row) < 3:
-        raise FormatError(item[0], f"its row has {len(row)} dies; each is compared with two others")
-    else:
-        chosen = (row[1], row[2]) if place == 0 else (row[-2], row[-3])
-    return [around[index] for index in chosen]
+    wanted = of(item)
+    return [one for one in around if of(one) == wanted]
 
 
 def _tell(result: ImageResult, found: Found) -> None:
@@ -248,7 +276,12 @@ def _tell(result: ImageResult, found: Found) -> None:
     registration = compared.registration
     critical = [finding for finding in found.findings if finding.critical]
     result.findings = found.findings
-    result.measurements = [("registration_score", _known(registration.score), "1", None, None)]
+    h, w = compared.image.shape
+    result.measurements = [
+        ("registration_score", _known(registration.score), "1", None, None),
+        ("width", float(w), "px", None, None),
+        ("height", float(h), "px", None, None),
+    ]
     if compared.reason:
         result.verdict, result.verdict_reason = VERDICTS[REVIEW], f"not compared: {compared.reason}"
         return
@@ -272,14 +305,6 @@ def _tell(result: ImageResult, found: Found) -> None:
         result.verdict, result.verdict_reason = VERDICTS[NG], f"{many}, the strongest {strongest}"
     else:
         result.verdict = VERDICTS[OK]
-
-
-def _read(path: str, page: int) -> Image:
-    for found in images.read_pages(path, range(page, page + 1)):
-        if isinstance(found, FormatError):
-            raise found
-        return found
-    raise FormatError(path, f"has no page {page}")
 
 
 def _key(name: str, pattern: str) -> str | None:

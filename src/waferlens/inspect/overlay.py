@@ -13,6 +13,8 @@ from waferlens.records import Image
 
 CRITICAL, TOLERABLE = (60, 60, 230), (40, 200, 240)
 """Blue, green, red: both are told apart in greyscale print and by people who see no red."""
+RANGE = (0.1, 99.9)
+"""Percentiles of the grey values that are drawn black and white, where an image has more than 8 bits [%]"""
 LEAST_SIDE_PX = 480
 """Smaller images are enlarged by a whole number, so that a box does not cover what it shows [px]"""
 
@@ -23,7 +25,7 @@ def write_overlay(path: Path, image: Image, found: Found) -> None:
     Raises:
         InputError: it cannot be written.
     """
-    grey = np.clip(image.pixels.astype(np.float32) * (255.0 / image.full_scale), 0, 255).astype(np.uint8)
+    grey = _shown(image)
     times = max(1, -(-LEAST_SIDE_PX // max(grey.shape)))
     shown = cv2.cvtColor(np.kron(grey, np.ones((times, times), np.uint8)), cv2.COLOR_GRAY2BGR)
     width = max(1, times // 2)
@@ -41,3 +43,12 @@ def write_overlay(path: Path, image: Image, found: Found) -> None:
         temporary.replace(path)
     except OSError as wrong:
         raise InputError(path, f"cannot be written: {wrong.strerror or wrong}") from wrong
+
+
+def _shown(image: Image) -> np.ndarray:
+    """The grey values in 8 bits; those of more bits rarely fill them, and are stretched to what is there."""
+    if image.full_scale == 255.0:
+        return np.clip(image.pixels, 0, 255).astype(np.uint8)
+    pixels = image.pixels.astype(np.float32)
+    dark, bright = np.percentile(pixels[:: max(1, len(pixels) // 1000)], RANGE)
+    return np.clip((pixels - dark) * (255.0 / max(bright - dark, 1e-6 * image.full_scale)), 0, 255).astype(np.uint8)

@@ -70,10 +70,11 @@ def write_plan(
     """
     offsets = array("q")
     summed = hashlib.sha256()
-    items = place = 0
+    items = place = others = 0
     with path.open("wb") as file:
         for item in find(inputs):
             if not takes(item[0]):
+                others += 1
                 continue
             # escaped: names of any bytes survive, one line stays one line
             line = json.dumps(item).encode() + b"\n"
@@ -84,9 +85,10 @@ def write_plan(
             place += len(line)
             items += 1
     if items == 0:
-        raise InputError(
-            ", ".join(str(part) for part in inputs), f"no images here; looked for {' '.join(images.SUFFIXES)}"
-        )
+        told = f"no images here; looked for {' '.join(images.SUFFIXES)}"
+        if others:
+            told = f"no images to inspect here; the {others} there are, are references or not named as --pair-by says"
+        raise InputError(", ".join(str(part) for part in inputs), told)
     return Plan(path, items, chunk, summed.hexdigest(), offsets)
 
 

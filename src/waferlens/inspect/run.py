@@ -15,12 +15,14 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from waferlens import __version__
 from waferlens.bundle.files import Bundle, open_bundle
 from waferlens.errors import UsageError
 from waferlens.inspect.folder import (
+    COCO,
     DATABASE,
     FINDINGS,
     LOG,
@@ -35,7 +37,10 @@ from waferlens.inspect.folder import (
 from waferlens.inspect.limits import Limit
 from waferlens.inspect.plan import Plan
 from waferlens.inspect.stations import Work, work_of
-from waferlens.store.rows import QUARANTINED, ImageResult, Run
+from waferlens.store.rows import QUARANTINED, Found, ImageResult, Run
+
+MOST_FOUND = 1000
+"""Findings that a result lists; `findings.csv` and `findings.json` of the run hold them all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +59,12 @@ class InspectResult:
     resumed_at: int
     """Images that were stored before this call."""
     bundle: str
+    findings: int
+    """Things found on all images; 0 for stations that look for none."""
+    critical_findings: int
+    """The critical ones among them."""
+    found: tuple[Found, ...]
+    """The first of them in the order of the lot, `MOST_FOUND` at most."""
 
 
 def inspect_paths(
@@ -100,7 +111,7 @@ def inspect_paths(
         BundleError: the bundle cannot be used.
     """
     # here and not above: opening a bundle, asking for help or refusing an option need no database
-    from waferlens.store.findings import write_findings_csv
+    from waferlens.store.findings import write_findings_coco, write_findings_csv
     from waferlens.store.results import Store
     from waferlens.store.tables import write_quarantine_csv, write_results_csv
 
@@ -139,7 +150,8 @@ def inspect_paths(
         for folder in work.folders:
             (out / folder).mkdir(exist_ok=True)
         missing = [number for number in range(plan.chunks) if number not in done]
-        if missing or not (out / RESULTS).exists() or not (out / QUARANTINE).exists():
+        tables = (RESULTS, QUARANTINE, *((FINDINGS, COCO) if work.finds else ()))
+        if missing or not all((out / table).exists() for table in tables):
             with closing(_chunks(work, plan, missing, workers)) as finished:
                 for results in finished:
                     database.add_chunk(run, results)
@@ -152,6 +164,7 @@ def inspect_paths(
             write_quarantine_csv(database, run, out / QUARANTINE)
             if work.finds:
                 write_findings_csv(database, run, out / FINDINGS)
+                write_findings_coco(database, run, out / COCO)
             write_results_csv(database, run, out / RESULTS, work.columns)
         counted = database.counts(run)
         verdicts, quarantined = Counter({"OK": 0, "review": 0, "NG": 0}), 0
@@ -160,6 +173,8 @@ def inspect_paths(
                 quarantined += count
             elif verdict:
                 verdicts[verdict] += count
+        findings, critical = database.count_findings(run) if work.finds else (0, 0)
+        found = tuple(islice(database.findings(run), MOST_FOUND)) if findings else ()
         seconds = time.perf_counter() - began
         worked = sum(_size(plan, number) for number in missing)
         rate = worked / seconds
@@ -172,6 +187,9 @@ def inspect_paths(
             dict(verdicts),
             plan.items - worked,
             opened.name,
+            findings,
+            critical,
+            found,
         )
         log(f"done: {worked} images in {seconds:.1f} s, {rate:.0f}/s; {quarantined} quarantined; {dict(verdicts)}")
     if missing or card.results.get("state") != "done":

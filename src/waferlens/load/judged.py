@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from waferlens.errors import InputError
+from waferlens.errors import FormatError, InputError
 from waferlens.formats import deeppcb
 from waferlens.formats.coco import read_coco
 from waferlens.load.folder import image_paths
@@ -58,16 +58,22 @@ def read_judged(data: Path) -> tuple[list[Judged], Path | None]:
         ], None
     truth, facts = _truth(data)
     images: list[Judged] = []
-    for folder in sorted(path for path in data.iterdir() if path.is_dir() and not path.name.startswith(".")):
-        if folder.name == REFERENCE:
+    inside = [path for path in image_paths(data) if path.parent != data]
+    for path in inside:
+        name = path.relative_to(data).as_posix()
+        folder = name.partition("/")[0]
+        if folder == REFERENCE:
             continue
-        role = folder.name if folder.name in (GOOD, TWIN) else "defective"
-        for path in image_paths(folder):
-            name = path.relative_to(data).as_posix()
-            known = truth.get(name) if truth else None
-            images.append(Judged(path, role, path.stem, None, known if truth else None, facts.get(name, [])))
+        role = folder if folder in (GOOD, TWIN) else "defective"
+        images.append(Judged(path, role, path.stem, None, truth.get(name), facts.get(name, [])))
     if not any(image.role == GOOD for image in images) and not any(image.role == "defective" for image in images):
         raise InputError(data, f"has no folder {GOOD} and none of defective images; see docs/evaluate.md")
+    if truth and not any(image.truth is not None for image in images):
+        raise FormatError(
+            data / TRUTH,
+            f"none of its {len(truth)} images is here, the first being {next(iter(truth))}; "
+            f"name them as they lie in {data.name}, as scratch/0001.png",
+        )
     references = image_paths(data / REFERENCE) if (data / REFERENCE).is_dir() else []
     return images, references[0] if references else None
 

@@ -10,6 +10,7 @@ import importlib.metadata
 import math
 import platform
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,11 +21,11 @@ import numpy as np
 from jaxtyping import Float32
 
 from waferlens import __version__
-from waferlens.bundle.files import CALIBRATION, CARD, GOLDEN, RECIPE, RUNCARD, write_bundle
+from waferlens.bundle.files import CALIBRATION, CARD, GOLDEN, RECIPE, RUNCARD, refuse_occupied, write_bundle
 from waferlens.bundle.golden import MAD_TO_SD, GoldenSession
-from waferlens.bundle.reference import Reference, fitted_reference, smoothed
+from waferlens.bundle.reference import Reference, fitted_reference, refuse_unusable, smoothed
 from waferlens.errors import FormatError, InputError, UsageError
-from waferlens.load.folder import image_paths, read_image
+from waferlens.load.folder import every_image, read_page
 from waferlens.ops.conformal import Guarantee, RiskGuarantee, conformal_threshold, needed_images, risk_threshold
 from waferlens.ops.photometry import gain_offset
 from waferlens.ops.registration import register, warped
@@ -36,6 +37,8 @@ GOOD = "good"
 """If the data folder has a folder of this name, that one is read: what `simulate field` and users with defects have."""
 STACK_BYTES = 512 * 2**20
 """Most memory the images of a template may take; larger images make templates of fewer [byte]"""
+KEPT_BYTES = 256 * 2**20
+"""Good images that are kept in memory after they were looked at once; more are read again [byte]"""
 PRIOR_DEGREES = 8.0
 """Weight of the neighbourhood in a pixel's spread, in images: few images tell a single pixel's spread badly."""
 PRIOR_PX = 7
@@ -62,7 +65,30 @@ class Fitted:
     promise: str
     left_out: dict[str, str]
     """Images that were not used, with the reason of each."""
+    not_compared: dict[str, str]
+    """Images that count as alarms, because they could not be compared, with the reason of each."""
     seconds: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Good:
+    """One good image of a folder."""
+
+    name: str
+    """Its path, with the page of a file that has several."""
+    path: str
+    page: int
+    kind: str
+    """Size and grey value of white; one reference serves one kind."""
+    size: int
+    """Number of its pixels."""
+    sha256: str
+    """Over kind and pixels."""
+    kept: Image | None
+
+    def read(self) -> Image:
+        """The image, from memory if it is there."""
+        return read_page(self.path, self.page) if self.kept is None else self.kept
 
 
 def fit(recipe: GoldenRecipe, data: Path, out: Path, progress: Callable[[int, int], None] | None = None) -> Fitted:
@@ -76,8 +102,10 @@ def fit(recipe: GoldenRecipe, data: Path, out: Path, progress: Callable[[int, in
 
     Raises:
         UsageError: the method is not fitted, or there are too few good images for the stated rate.
-        InputError: images cannot be read, differ in size or kind, or cannot be laid over one another.
+        InputError: there are no images, none are alike, or they cannot be laid over one another.
         BundleError: something else stands at `out`.
+
+    An image that cannot be read, is of another kind than most or there already is left out, and told.
     """
     began = time.perf_counter()
     started = time.strftime("%Y-%m-%dT%H:%M:%S%z")
@@ -86,10 +114,13 @@ def fit(recipe: GoldenRecipe, data: Path, out: Path, progress: Callable[[int, in
             f"{recipe.name} compares neighbours and is fitted to nothing; use it as it is: "
             f"waferlens inspect DIES --bundle {recipe.name} --out DIR"
         )
+    refuse_occupied(out)  # before the work, not after it
     folder = data / GOOD if (data / GOOD).is_dir() else data
-    paths = image_paths(folder)
-    template_paths, calibration_paths = divided(recipe, paths, folder)
-    total, done = len(template_paths) + len(calibration_paths), 0
+    good, left_out = usable(folder)
+    told_out = f" that can be used ({len(left_out)} cannot; the first: {_first(left_out)})" if left_out else ""
+    most = max(2, STACK_BYTES // (4 * good[0].size))
+    for_template, for_threshold = divided(recipe, good, folder, told_out, most)
+    total, done = len(for_template) + len(for_threshold), 0
 
     def advance(count: int = 1) -> None:
         nonlocal done
@@ -97,8 +128,14 @@ def fit(recipe: GoldenRecipe, data: Path, out: Path, progress: Callable[[int, in
         if progress is not None:
             progress(done, total)
 
-    session, guarantee, alarmed, left_out = fit_images(
-        recipe, [read_image(path) for path in template_paths], map(read_image, calibration_paths), advance
+    not_compared: dict[str, str] = {}
+    session, guarantee = _fitted(
+        recipe,
+        [one.read() for one in for_template],
+        (one.read() for one in for_threshold),
+        left_out,
+        not_compared,
+        advance,
     )
     factor, reference = session.factor, session.reference
     assert reference is not None
@@ -107,11 +144,11 @@ def fit(recipe: GoldenRecipe, data: Path, out: Path, progress: Callable[[int, in
     seconds = round(time.perf_counter() - began, 2)
     facts = {
         "folder": folder.name,
-        "images": len(paths),
+        "images": len(good),
         "template": reference.images,
-        "calibration": len(calibration_paths),
-        "not_compared": alarmed,
-        "images_sha256": _sum(paths),
+        "calibration": len(for_threshold),
+        "not_compared": len(not_compared),
+        "images_sha256": _sum(good, folder),
     }
     card = RunCard(
         kind="fit",
@@ -124,7 +161,7 @@ def fit(recipe: GoldenRecipe, data: Path, out: Path, progress: Callable[[int, in
         },
         data=facts,
         sources=[recipe.source, *recipe.builds_on],
-        results={"factor": factor, "guarantee": told, "left_out": left_out},
+        results={"factor": factor, "guarantee": told, "left_out": left_out, "not_compared": not_compared},
         machine={"machine": platform.machine()},
         started=started,
         seconds=seconds,
@@ -141,13 +178,14 @@ def fit(recipe: GoldenRecipe, data: Path, out: Path, progress: Callable[[int, in
     )
     return Fitted(
         str(out),
-        len(paths) - len(left_out),
+        len(good),
         reference.images,
-        len(calibration_paths),
+        len(for_threshold),
         factor,
         told,
         promise,
         left_out,
+        not_compared,
         seconds,
     )
 
@@ -171,14 +209,83 @@ def fit_images(
         calibration images could not be compared, and the reasons why images were not used, by path.
     """
     left_out: dict[str, str] = {}
+    not_compared: dict[str, str] = {}
+    session, guarantee = _fitted(recipe, template, calibration, left_out, not_compared, advance)
+    return session, guarantee, len(not_compared), left_out
+
+
+def _fitted(
+    recipe: GoldenRecipe,
+    template: Sequence[Image],
+    calibration: Iterable[Image],
+    left_out: dict[str, str],
+    not_compared: dict[str, str],
+    advance: Callable[[], None],
+) -> tuple[GoldenSession, Guarantee | RiskGuarantee | None]:
     reference = _template(recipe, template, left_out, advance)
     session = GoldenSession(recipe, recipe.threshold.factor, reference)
-    factor, guarantee, refused = _threshold(session, calibration, left_out, advance)
-    return GoldenSession(recipe, factor, reference), guarantee, refused, left_out
+    factor, guarantee = _threshold(session, calibration, left_out, not_compared, advance)
+    return GoldenSession(recipe, factor, reference), guarantee
 
 
-def divided(recipe: GoldenRecipe, paths: Sequence[T], folder: Path) -> tuple[list[T], list[T]]:
+def usable(folder: Path) -> tuple[list[Good], dict[str, str]]:
+    """The good images of a folder that can be used, and the reasons why others cannot, by name.
+
+    Left out is what cannot be read, what is constant or too small, what is of another kind than most, and what shows
+    the very pixels of another: an image that is there twice says nothing new, and would count twice.
+
+    Raises:
+        InputError: there are no images, or none that are alike.
+    """
+    good: list[Good] = []
+    left_out: dict[str, str] = {}
+    room = KEPT_BYTES
+    for image in every_image(folder):
+        if isinstance(image, InputError):
+            before = left_out.get(image.path)  # several pages of a file
+            left_out[image.path] = image.reason if before is None else f"{before}; {image.reason}"
+            continue
+        name = f"{image.path} page {image.page}" if image.page else image.path
+        try:
+            refuse_unusable(image)
+        except FormatError as wrong:
+            left_out[name] = wrong.reason
+            continue
+        kind, pixels = _what(image), np.ascontiguousarray(image.pixels)
+        summed = hashlib.sha256(f"{kind} {pixels.dtype}".encode() + pixels.tobytes()).hexdigest()
+        room -= pixels.nbytes
+        good.append(Good(name, image.path, image.page, kind, pixels.size, summed, image if room >= 0 else None))
+    if not good:
+        raise InputError(folder, f"no image here can be used; the first: {_first(left_out)}")
+    kinds = Counter(one.kind for one in good).most_common()
+    kind, count = kinds[0]
+    if 2 * count <= len(good):
+        told = ", ".join(f"{number} of {each}" for each, number in kinds[:3])
+        raise InputError(folder, f"holds images of several kinds ({told}); a template needs images alike")
+    first: dict[str, str] = {}
+    kept = []
+    for one in good:
+        if one.kind != kind:
+            left_out[one.name] = f"is {one.kind}, most others are {kind}"
+        elif one.sha256 in first:
+            left_out[one.name] = f"shows the same pixels as {Path(first[one.sha256]).name}"
+        else:
+            first[one.sha256] = one.name
+            kept.append(one)
+    return kept, left_out
+
+
+def divided(
+    recipe: GoldenRecipe, paths: Sequence[T], folder: Path, remark: str = "", most: int | None = None
+) -> tuple[list[T], list[T]]:
     """Which good images make the template and which set the threshold.
+
+    Args:
+        recipe: with a method that is fitted.
+        paths: the images, in an order that does not depend on what they show.
+        folder: to be named in errors.
+        remark: said behind their number in errors.
+        most: images that a template may have for their memory; only the recipe says it if None.
 
     Raises:
         InputError: one image makes no template.
@@ -187,22 +294,23 @@ def divided(recipe: GoldenRecipe, paths: Sequence[T], folder: Path) -> tuple[lis
     if len(paths) < 2:
         raise InputError(
             folder,
-            f"holds {len(paths)} image; a template needs at least 2. With one good image use direct mode: "
+            f"holds {len(paths)} image{remark}; a template needs at least 2. With one good image use direct mode: "
             f"waferlens inspect IMAGES --bundle {recipe.name} --reference IMAGE --out DIR",
         )
     order = np.random.default_rng(recipe.fit.seed).permutation(len(paths))
+    largest = recipe.fit.max_template_images if most is None else min(most, recipe.fit.max_template_images)
     rate = recipe.threshold.false_alarm_rate
     if rate is None:
-        chosen = sorted(order[: recipe.fit.max_template_images])
+        chosen = sorted(order[:largest])
         return [paths[index] for index in chosen], []
-    count = max(2, min(round((1 - recipe.fit.calibration_fraction) * len(paths)), recipe.fit.max_template_images))
+    count = max(2, min(round((1 - recipe.fit.calibration_fraction) * len(paths)), largest))
     if recipe.threshold.per == "image" and len(paths) - count < needed_images(rate):
         # a template of fewer images is worse, a rate without images to support it is none
         count = max(2, len(paths) - needed_images(rate))
         needed = needed_images(rate)
         if len(paths) - count < needed:
             raise UsageError(
-                f"{folder}: holds {len(paths)} good images; a false-alarm rate of {rate:.3g} takes {needed} "
+                f"{folder}: holds {len(paths)} good images{remark}; a false-alarm rate of {rate:.3g} takes {needed} "
                 f"to set the threshold and at least 2 more for the template. Add good images, state a higher rate "
                 f"(threshold.false_alarm_rate=…), or none (threshold.false_alarm_rate=null)"
             )
@@ -220,8 +328,6 @@ def _template(
                 image.path,
                 f"is {_what(image)}, {Path(first.path).name} is {_what(first)}; a template needs images alike",
             )
-    room = max(2, STACK_BYTES // (4 * first.pixels.size))
-    good = good[:room]
     laid: list[np.ndarray] = []
     used: list[Image] = []
     for anchor in good[:3]:  # the first one may be the odd one out
@@ -301,13 +407,17 @@ def _spread(
 
 
 def _threshold(
-    session: GoldenSession, images: Iterable[Image], left_out: dict[str, str], advance: Callable[[], None]
-) -> tuple[float, Guarantee | RiskGuarantee | None, int]:
-    """The threshold in units of what is tolerated, what it promises, and how many images could not be compared."""
+    session: GoldenSession,
+    images: Iterable[Image],
+    left_out: dict[str, str],
+    not_compared: dict[str, str],
+    advance: Callable[[], None],
+) -> tuple[float, Guarantee | RiskGuarantee | None]:
+    """The threshold in units of what is tolerated, and what it promises."""
     spec = session.recipe.threshold
     if spec.false_alarm_rate is None:
-        return spec.factor, None, 0
-    levels, scores, areas, refused = [], [], [], 0
+        return spec.factor, None
+    levels, scores, areas = [], [], []
     for image in images:
         try:
             compared = session.compare(image)
@@ -315,7 +425,8 @@ def _threshold(
             left_out[image.path] = wrong.reason
             advance()
             continue
-        refused += bool(compared.reason)
+        if compared.reason:
+            not_compared[f"{image.path} page {image.page}" if image.page else image.path] = compared.reason
         if spec.per == "image":
             levels.append(session.alarm_level(compared))
         elif compared.deviation is not None:
@@ -332,14 +443,15 @@ def _threshold(
         threshold, guarantee = conformal_threshold(np.array(levels), spec.false_alarm_rate)
         if math.isinf(threshold):
             raise UsageError(
-                f"{refused} of {len(levels)} good images cannot be compared with the template, more than a rate of "
-                f"{spec.false_alarm_rate:.3g} allows; look at their registration (registration.motion, .min_score)"
+                f"{len(not_compared)} of {len(levels)} good images cannot be compared with the template, more than a "
+                f"rate of {spec.false_alarm_rate:.3g} allows; the first: {_first(not_compared)}. Remove what is no "
+                "good image, or look at the registration (registration.motion, .min_score)"
             )
-        return threshold, guarantee, refused
+        return threshold, guarantee
     threshold, risk = risk_threshold(
         scores, np.array(areas), spec.false_alarm_rate, bound=FINDINGS_BOUND, floor=spec.factor
     )
-    return threshold, risk, refused
+    return threshold, risk
 
 
 def _card(recipe: GoldenRecipe, facts: dict[str, Any], factor: float, promise: str, left_out: dict[str, str]) -> str:
@@ -364,12 +476,18 @@ def _card(recipe: GoldenRecipe, facts: dict[str, Any], factor: float, promise: s
     return "\n".join(lines) + "\n"
 
 
-def _sum(paths: Sequence[Path]) -> str:
-    """sha256 over the names and contents of the images, in order."""
+def _sum(good: Sequence[Good], folder: Path) -> str:
+    """sha256 over the names and pixels of the images, in order."""
     summed = hashlib.sha256()
-    for path in paths:
-        summed.update(path.name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
+    for one in good:
+        name = f"{Path(one.path).relative_to(folder).as_posix()} {one.page}"
+        summed.update(name.encode("utf-8", "surrogateescape") + b"\0" + one.sha256.encode())
     return summed.hexdigest()
+
+
+def _first(reasons: dict[str, str]) -> str:
+    name, why = next(iter(reasons.items()))
+    return f"{Path(name).name}: {why}"
 
 
 def _what(image: Image) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 
 from waferlens.errors import InputError
 from waferlens.formats import images
-from waferlens.inspect.folder import OVERLAYS
+from waferlens.inspect.folder import OVERLAYS, overlay_name
 from waferlens.report import pictures, words
 from waferlens.report.finding_queries import FindingResults, Listed
 from waferlens.report.queries import Row
@@ -156,7 +156,7 @@ def _overlay(row: Row, folder: Path) -> tuple[str | None, tuple[int, int]]:
     """What the run drew of an image, as it lies in its folder."""
     import cv2
 
-    path = folder / OVERLAYS / f"{row.item:06d}_{Path(row.path).stem}.png"
+    path = folder / OVERLAYS / overlay_name(row.item, row.path)
     pixels = None
     try:
         data = np.fromfile(path, np.uint8)

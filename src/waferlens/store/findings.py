@@ -1,12 +1,15 @@
-"""Findings as CSV: one row a finding, with the image it stands on. Made from the database when a run ends."""
+"""Findings as CSV, one row a finding with its image, and as COCO. Both are made from the database when a run ends."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from waferlens import __version__
+from waferlens.formats.coco import LabelledImage, write_coco
 from waferlens.store.results import Store
+from waferlens.store.rows import OK, ImageResult
 from waferlens.store.tables import digits, written
 
 COLUMNS = (
@@ -48,6 +51,31 @@ def write_findings_csv(store: Store, run: int, path: str | Path, advance: Callab
             if advance is not None and count % 1000 == 0:
                 advance(1000)
     return count
+
+
+def write_findings_coco(store: Store, run: int, path: str | Path) -> int:
+    """Writes everything found in a run as COCO, at once or not at all, with the images on which nothing was found.
+
+    Images that were quarantined or not compared are left out: an image without a box there says that nothing is on it.
+
+    Returns:
+        Number of findings.
+
+    Raises:
+        InputError: the database cannot be read or the file not be written.
+    """
+    told = {"description": "findings of waferlens inspect", "version": __version__}
+    return write_coco(path, (_labelled(image) for image in _compared(store, run)), info=told)
+
+
+def _compared(store: Store, run: int) -> Iterator[ImageResult]:
+    return (image for image in store.images(run) if image.status == OK and image.verdict in ("OK", "NG"))
+
+
+def _labelled(image: ImageResult) -> LabelledImage:
+    size = {name: value for name, value, *_ in image.measurements if name in ("width", "height")}
+    w, h = (None if size.get(name) is None else int(size[name]) for name in ("width", "height"))
+    return LabelledImage(image.path, w, h, image.findings, image.page)
 
 
 def _known(value: float) -> str:

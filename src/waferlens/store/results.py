@@ -199,6 +199,19 @@ class Store:
             for row in connection.execute(query):
                 yield Found(*row[:4], _as_finding(row[4:]))
 
+    def count_findings(self, run: int) -> tuple[int, int]:
+        """Number of findings of a run, and of the critical ones among them.
+
+        Raises:
+            InputError: the database cannot be read.
+        """
+        query = (
+            sa.select(FINDINGS.c.critical, sa.func.count()).where(FINDINGS.c.run == run).group_by(FINDINGS.c.critical)
+        )
+        with self._told(), self._engine.connect() as connection:
+            counted = {bool(critical): count for critical, count in connection.execute(query)}
+        return sum(counted.values()), counted.get(True, 0)
+
     def _attach_findings(self, connection: sa.Connection, run: int, found: list[ImageResult]) -> None:
         f = FINDINGS.c
         query = (
