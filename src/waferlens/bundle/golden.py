@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float32
 from pydantic import ValidationError
 
 from waferlens.bundle.files import GOLDEN, Bundle
-from waferlens.bundle.reference import Reference, read_reference, refuse_unusable, smoothed, tolerances
+from waferlens.bundle.reference import Reference, care_mask, read_reference, refuse_unusable, smoothed, tolerances
 from waferlens.bundle.rules import sorted_finding
 from waferlens.bundle.wavelet import wavelet_deviation
 from waferlens.errors import BundleError, FormatError, UsageError
@@ -25,7 +25,7 @@ from waferlens.ops.difference import deviation, opened
 from waferlens.ops.displacement import displaced, laid_by
 from waferlens.ops.photometry import gain_offset
 from waferlens.ops.registration import Registration, register, warped
-from waferlens.recipe.golden import DieToDie, GoldenRecipe, Template, Wavelet
+from waferlens.recipe.golden import Areas, DieToDie, GoldenRecipe, Template, Wavelet
 from waferlens.records import Finding, Image
 
 GRID = 1.05
@@ -34,6 +34,8 @@ FINE_GRID = 1.002
 """The same without rules: fine enough that good images hardly tie, for ties make alarms rarer than stated."""
 LEAST_FACTOR = 0.1
 """Lowest threshold that is looked at or set: a tenth of what is tolerated is no deviation, whatever the rules say."""
+LEAST_GAIN = 0.05
+"""Contrast of an image over that of its reference, below which, or above whose inverse, nothing is compared."""
 MAD_TO_SD = 1.4826
 """Standard deviation of a normal distribution in units of its median absolute deviation."""
 
@@ -196,13 +198,21 @@ class GoldenSession:
             return Compared(None, image.pixels, None, registration, reason=reason)
         shape, grey = image.pixels.shape, smoothed(self.recipe, image.pixels)
         laid, seen = warped(reference.pixels, registration, shape)
-        care = _without_rims(seen, self.recipe.areas.border_px)
-        if not reference.care.all():
-            care &= warped(reference.care.astype(np.float32), registration, shape)[0] > 0.5
+        inner = _without_rims(seen, self.recipe.areas.border_px)
+        care = inner if reference.care.all() else inner & _on_image(reference.care, registration, shape)
         if not care.any():
             reason = "nothing of it lies where areas.care, areas.ignore and areas.border_px of the recipe leave to look"
             return Compared(None, image.pixels, None, registration, reason=reason)
-        gain, offset = gain_offset(grey, laid, care) if self.recipe.photometry.gain_offset else (1.0, 0.0)
+        gain, offset = 1.0, 0.0
+        if self.recipe.photometry.gain_offset:
+            where = care
+            if self.recipe.areas.care:  # a small area, or a plain one, tells no gain; the lamp shines on all
+                lit = care_mask(Areas(ignore=self.recipe.areas.ignore), reference.pixels.shape)
+                where = inner & _on_image(lit, registration, shape)
+            gain, offset = gain_offset(grey, laid, where)
+        if not LEAST_GAIN < gain < 1 / LEAST_GAIN:
+            reason = f"its contrast is {gain:.2g} times that of the reference"
+            return Compared(None, image.pixels, None, registration, gain, offset, reason)
         field = None
         if spec.local_px is not None:
             matched = np.float32(gain) * laid + np.float32(offset)
@@ -300,6 +310,13 @@ def _noise(difference: Float32[np.ndarray, "h w"], care: Bool[np.ndarray, "h w"]
     if values.size > 1 << 16:  # every so many pixels tell it as well
         values = values[:: values.size >> 16]
     return MAD_TO_SD * float(np.median(np.abs(values - np.median(values))))
+
+
+def _on_image(
+    part: Bool[np.ndarray, "h w"], registration: Registration, shape: tuple[int, int]
+) -> Bool[np.ndarray, "h w"]:
+    """A mask of the reference on the image's grid."""
+    return warped(part.astype(np.float32), registration, shape)[0] > 0.5
 
 
 def _without_rims(seen: Bool[np.ndarray, "h w"], rim_px: float) -> Bool[np.ndarray, "h w"]:

@@ -58,7 +58,8 @@ class PhotometrySpec(Section):
     """How brightness is brought onto that of the reference."""
 
     gain_offset: bool = True
-    """Fit one gain and one offset for each image, so that lamp and detector drift are no defects."""
+    """Fit one gain and one offset for each image over all that is not ignored, so that lamp and detector drift are no
+    defects."""
 
 
 class Areas(Section):
