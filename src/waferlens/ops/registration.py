@@ -113,7 +113,7 @@ def register(
     from waferlens.ops.registration_search import Limits, Search  # numba
 
     limits = Limits(math.inf if max_shift_px is None else max_shift_px, max_angle_deg)
-    outcome = Search(image, reference, care, motion, limits).run()
+    outcome = Search(_ready(image), _ready(reference), care, motion, limits).run()
     overlap = overlap_share(outcome.matrix, shape, reference.shape)
     found = Registration(outcome.matrix, outcome.score, overlap, "", outcome.remark, shape)
     doubt = _doubt(found, outcome.share, max_shift_px, max_angle_deg, min_score, reference.shape)
@@ -125,18 +125,28 @@ def warped(
 ) -> tuple[Float[np.ndarray, "h w"], Bool[np.ndarray, "h w"]]:
     """The reference on the image's grid, interpolated linearly, and where the reference covers the image.
 
-    A pixel of the image is covered where its centre lies within the outer pixel edges of the reference. Elsewhere the
-    border of the reference is continued, so there is no NaN.
+    A pixel of the image is covered where its centre lies within the outer pixel edges of the reference, and every pixel
+    it is made of is a number. Elsewhere the border of the reference, or its median, is continued, so there is no NaN.
     """
     h, w = shape
-    source = np.ascontiguousarray(reference, np.float32)
-    if not np.isfinite(source).all():
-        source = _finite(source, None)[0].astype(np.float32)
+    source, known = _finite(reference, None)
+    source = np.ascontiguousarray(source, np.float32)
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    out = cv2.warpAffine(source, registration.matrix, (w, h), flags=flags, borderMode=cv2.BORDER_REPLICATE)
-    first, last = _covered(registration.matrix, shape, reference.shape)
-    column = np.arange(w)
-    return out, (column >= first[:, None]) & (column < last[:, None])
+    if source.shape == shape and np.array_equal(registration.matrix, np.eye(2, 3)):
+        out, first, last = source.copy(), np.zeros(h, np.intp), np.full(h, w)
+    else:
+        out = cv2.warpAffine(source, registration.matrix, (w, h), flags=flags, borderMode=cv2.BORDER_REPLICATE)
+        first, last = _covered(registration.matrix, shape, reference.shape)
+    if (first == 0).all() and (last == w).all():
+        seen = np.ones(shape, bool)
+    else:
+        column = np.arange(w)
+        seen = column >= first[:, None]
+        seen &= column < last[:, None]
+    if known is not None:
+        share = cv2.warpAffine(known.astype(np.float32), registration.matrix, (w, h), flags=flags, borderValue=1.0)
+        seen &= share > 0.999
+    return out, seen
 
 
 def overlap_share(matrix: Float[np.ndarray, "2 3"], shape: tuple[int, int], onto: tuple[int, int]) -> float:
@@ -207,6 +217,20 @@ def _finite(pixels: np.ndarray, care: np.ndarray | None) -> tuple[np.ndarray, np
             care = known if care is None else care & known
             pixels = np.where(known, pixels, np.median(pixels[known]) if known.any() else np.float32(0))
     return pixels, care
+
+
+def _ready(pixels: np.ndarray) -> np.ndarray:
+    """Pixels as the kernels take them: uint8, uint16 or float32 whose squares are floats, contiguous and writeable.
+
+    They are compiled anew for every other type and layout, and a memory map that is only read is one.
+    """
+    if pixels.dtype.kind == "f":
+        most = max(abs(float(pixels.min())), abs(float(pixels.max())))
+        if not (1e-3 < most < 1e6 or most == 0):
+            pixels = pixels / most
+    if pixels.dtype not in (np.uint8, np.uint16):
+        pixels = pixels.astype(np.float32, copy=False)
+    return np.require(pixels, requirements="CW")
 
 
 def _is_constant(pixels: np.ndarray, care: np.ndarray | None) -> bool:

@@ -32,6 +32,7 @@ class Pyramid:
         self._mean = float(pixels[::7, ::7].mean(dtype=np.float64))
         self._levels: dict[int, np.ndarray] = {}
         self._smooth: dict[int, np.ndarray] = {}
+        self._variance: dict[int, float] = {}
 
     def level(self, k: int) -> Float32[np.ndarray, "h w"]:
         """Blocks of 2^k x 2^k pixels averaged; a row or column that fills no block is left out."""
@@ -55,7 +56,10 @@ class Pyramid:
 
     def variance(self, k: int) -> float:
         """Of the smooth level, from every fourth pixel [grey²]"""
-        return float(self.smooth(k)[::4, ::4].var(dtype=np.float64))
+        if k not in self._variance:
+            some = self.smooth(k)[::4, ::4].ravel()
+            self._variance[k] = float(some @ some) / some.size - float(some.mean()) ** 2
+        return self._variance[k]
 
 
 class Weights:
@@ -131,10 +135,10 @@ def peaks(
     least_overlap: float,
     most: int,
 ) -> list[tuple[float, Float64[np.ndarray, "2 3"]]]:
-    """The best starts among all shifts and the given angles, best first: height and matrix.
+    """The best starts among all shifts and the given angles: evidence and matrix, best first.
 
-    The height is the normalised correlation times the root of the share that overlaps: how much is explained, not how
-    well a small corner fits. Of two like peaks the one nearer to no shift comes first.
+    The evidence is -share log(1 - r²), r the normalised correlation and share what overlaps: how much is explained, not
+    how well a small corner fits. Of two like peaks the one nearer to no shift comes first.
 
     Args:
         image: about zero mean [grey]
@@ -162,24 +166,21 @@ def peaks(
     surface = scipy.fft.irfft2(spectrum, size, overwrite_x=True)
 
     # shifts d of reference = image + d, in the order of the transform: 0 .. wr-1, then room, then -(w-1) .. -1
-    norm, near = np.zeros(size, np.float32), np.zeros(size, np.float32)
-    one, two = _integral(template), _integral(flat)
+    norm, share = np.zeros(size, np.float32), np.zeros(size, np.float32)
     least = max(1.0, least_overlap * min(h, hr) * min(w, wr))
-    _norms(one, two, still[0], still[1], max_shift + 1.0, least, norm, near)
+    _norms(_integral(template), _integral(flat), still[0], still[1], max_shift + 1.0, least, norm, share)
     surface *= norm
-    out: list[tuple[float, np.ndarray]] = []
-    nearby = surface * near
-    for heights, count in ((surface, most), (nearby, 2)):
-        for _ in range(count):
-            a, row, column = (int(i) for i in np.unravel_index(int(np.argmax(heights)), heights.shape))
-            height = float(surface[a, row, column])
-            if heights[a, row, column] <= 0:
-                break
-            shift = np.eye(3)
-            shift[:2, 2] = column - (size[1] if column >= wr else 0), row - (size[0] if row >= hr else 0)
-            out.append((height, backs[a] @ shift))
-            for each in (surface, nearby):  # neighbours of a peak are the same peak, whatever the angle
-                _erase(each, row, column)
+    tops = _tops(surface.max(axis=0), share, hr, wr, still[0], still[1])
+    order = np.argsort(-tops[:, 0], kind="stable")
+    chosen = [*order[:most]]
+    # whatever is higher elsewhere: a lattice has a peak near no shift
+    order = np.argsort(-tops[:, 0] * np.exp(-0.5 * (tops[:, 5] / _NEAR_PX) ** 2), kind="stable")
+    chosen += [i for i in order[:2] if i not in chosen]
+    out = []
+    for evidence, row, column, y, x, _ in tops[chosen]:
+        angle = int(np.argmax(surface[:, int(row), int(column)]))
+        shift = np.array([[1, 0, x], [0, 1, y], [0, 0, 1]])
+        out.append((float(evidence), backs[angle] @ shift))
     return sorted(out, key=lambda start: -start[0])
 
 
@@ -254,12 +255,6 @@ def _vertex(three: np.ndarray) -> float:
     return 0.5 * (left - right) / bend if bend < 0 else 0.0
 
 
-def _erase(surface: np.ndarray, row: int, column: int) -> None:
-    h, w = surface.shape[1:]
-    rows, columns = np.arange(row - 2, row + 3) % h, np.arange(column - 2, column + 3) % w
-    surface[:, rows[:, None], columns[None, :]] = -1.0
-
-
 def _flattened(pixels: np.ndarray) -> np.ndarray:
     """Without its slow shading, which would draw the correlation to where bright lies on bright."""
     size = 2 * max(2, min(pixels.shape) // 6) + 1
@@ -273,12 +268,11 @@ def _integral(pixels: np.ndarray) -> np.ndarray:
 
 
 @njit(nogil=True, cache=True)
-def _norms(one, two, still_y, still_x, reach, least, norm, near):
-    """What the surface of products is multiplied by to become heights, and what favours peaks near no shift."""
+def _norms(one, two, still_y, still_x, reach, least, norm, share):
+    """What makes the surface of products one of correlations, and the share that overlaps; 0 where not to look."""
     h, w = one.shape[0] - 1, one.shape[1] - 1
     hr, wr = two.shape[0] - 1, two.shape[1] - 1
     whole = float(min(h, hr) * min(w, wr))
-    span = float(max(h, w, hr, wr))
     for row in range(norm.shape[0]):
         dy = row if row < hr else row - norm.shape[0]
         top, bottom = max(0, -dy), min(h, hr - dy)
@@ -289,15 +283,57 @@ def _norms(one, two, still_y, still_x, reach, least, norm, near):
             left, right = max(0, -dx), min(w, wr - dx)
             if right <= left or (bottom - top) * (right - left) < least or abs(dx - still_x) > reach:
                 continue
-            share = (bottom - top) * (right - left) / whole
+            part = (bottom - top) * (right - left) / whole
             a = one[bottom, right] - one[top, right] - one[bottom, left] + one[top, left]
             b = two[bottom + dy, right + dx] - two[top + dy, right + dx]
             b += two[top + dy, left + dx] - two[bottom + dy, left + dx]
-            if not (a > _LEAST_ENERGY * share * one[h, w] and b > _LEAST_ENERGY * share * two[hr, wr]):
-                continue  # all but empty where they overlap
+            if a > _LEAST_ENERGY * part * one[h, w] and b > _LEAST_ENERGY * part * two[hr, wr]:
+                norm[row, column], share[row, column] = 1 / math.sqrt(a * b), part
+
+
+@njit(nogil=True, cache=True)
+def _tops(surface, share, hr, wr, still_y, still_x):
+    """The local maxima of a surface of correlations: evidence, row, column, shift (y, x), and how far that is.
+
+    Evidence and shift are those of the vertex of parabolas through the neighbours.
+    """
+    h, w = surface.shape
+    span = float(max(h, w)) / 2
+    out = np.empty((h * w // 4 + 1, 6))
+    count = 0
+    for row in range(h):
+        for column in range(w):
+            top = surface[row, column]
+            if not (top > 0 and share[row, column] > 0):
+                continue
+            highest = True
+            for i in range(-2, 3):
+                for j in range(-2, 3):
+                    other = surface[(row + i) % h, (column + j) % w]
+                    # of equals the first in reading order
+                    if other > top or (other == top and (i < 0 or (i == 0 and j < 0))):
+                        highest = False
+                        break
+                if not highest:
+                    break
+            if not highest:
+                continue
+            dy, dx = float(row if row < hr else row - h), float(column if column < wr else column - w)
+            r = float(top)
+            up, down = surface[(row - 1) % h, column], surface[(row + 1) % h, column]
+            left, right = surface[row, (column - 1) % w], surface[row, (column + 1) % w]
+            if up > 0 and down > 0 and up + down < 2 * top:
+                step = 0.5 * (up - down) / (up + down - 2 * top)
+                dy, r = dy + step, r - 0.25 * (up - down) * step
+            if left > 0 and right > 0 and left + right < 2 * top:
+                step = 0.5 * (left - right) / (left + right - 2 * top)
+                dx, r = dx + step, r - 0.25 * (left - right) * step
             away = math.hypot(dy - still_y, dx - still_x)
-            norm[row, column] = math.sqrt(share / (a * b)) * (1 - 0.05 * min(1.0, away / span))
-            near[row, column] = math.exp(-0.5 * (away / _NEAR_PX) ** 2)
+            r = min(r, 0.9995)
+            out[count, 0] = -share[row, column] * math.log(1 - r * r) * (1 - 0.05 * min(1.0, away / span))
+            out[count, 1], out[count, 2], out[count, 3], out[count, 4], out[count, 5] = row, column, dy, dx, away
+            count += 1
+    return out[:count]
 
 
 @njit(nogil=True, cache=True, fastmath=_FAST)

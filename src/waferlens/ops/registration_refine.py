@@ -185,12 +185,17 @@ def without(
 ) -> Float64[np.ndarray, "2 3"]:
     """A matrix less what is not determined: that part of it becomes what it is in `still`."""
     basis = BASES[motion]
-    xc, yc = 0.5 * (shape[1] - 1), 0.5 * (shape[0] - 1)
-    about = np.array([[1, 0, xc], [0, 1, yc], [0, 0, 1]])
-    difference = ((matrix - still) @ about).ravel()
+    centre = np.array([0.5 * (shape[1] - 1), 0.5 * (shape[0] - 1)])
+    linear = matrix[:, :2]
+    shift = matrix @ [*centre, 1] - still @ [*centre, 1]
+    # a step acts before the matrix: its shift is one in the image, not in the reference
+    difference = np.column_stack((linear - still[:, :2], np.linalg.solve(linear, shift))).ravel()
     parameters = np.linalg.lstsq(basis.T, difference, rcond=None)[0]
     less = (basis.T @ (held @ parameters)).reshape(2, 3)
-    return matrix - less @ np.linalg.inv(about)
+    out = np.empty((2, 3))
+    out[:, :2] = linear - less[:, :2]
+    out[:, 2] = still @ [*centre, 1] + out[:, :2] @ (np.linalg.solve(linear, shift) - less[:, 2] - centre)
+    return out
 
 
 def _damped(normal: np.ndarray, reach: np.ndarray) -> np.ndarray:
@@ -215,7 +220,7 @@ def _descend(image, reference, weight, matrix, best, pull, turns, steps, enough,
     row = np.empty(w, np.float32)
     delta = np.empty(6)
     least = _LEAST_SHARE * h * w
-    top, moved, taken = -2.0, math.inf, 0
+    top, moved, taken, first = -2.0, math.inf, 0, True
     while True:
         _pass(image, reference, weight, matrix, state[0], state[1], state[2], row, sums)
         n, t, r, tt, rr, tr, p, pr, pp = sums[0], sums[1], sums[2], sums[3], sums[4], sums[5], sums[6], sums[7], sums[8]
@@ -231,12 +236,14 @@ def _descend(image, reference, weight, matrix, best, pull, turns, steps, enough,
             state[3], state[4] = vt / n, vr / n
         elif score < top - 0.05:
             break  # it runs away
-        if state[0] == 0:  # gain and offset are known only now
+        if first and abs(state[0] - c / vr) > 0.25 * abs(c / vr):  # known only now, or wrongly from a poor start
             state[0] = c / vr
             state[1] = (t - state[0] * r) / n
             state[2] = _CLIP * math.sqrt(max(vt - c * c / vr, 0.0) / n) + 1e-6
+            first = False
             if steps > 0:
                 continue
+        first = False
         if taken >= steps:
             break
         # psi = clip(T - gain R - offset): one Newton step for gain and offset too

@@ -38,12 +38,13 @@ _SMALLEST_PX = 16  # shorter side of a level
 _FAN_DEG = 2.5  # between angles tried: 1 px at the corners of the coarsest level
 _PATCH_PX = 96
 _PATCH_FAN_DEG = 1.7
+_PATCH_SCORE = 0.3  # a patch that fits no better is not grown
 _LEAST_OVERLAP = 0.25
 _LOOK_FURTHER = 0.7  # a score below this is worth looking on finer levels
 _RIVALS = 4  # carried from level to level
-_RIVAL_HEIGHT = 0.6  # of the highest peak: what is lower is no rival
+_RIVAL_EVIDENCE = 0.3  # of the best peak's: what has less is no rival
 _HOPELESS = 0.2  # below this score there is nothing to say about repeats
-_LATTICE_PX = 128  # side of the patch in which a fine lattice is looked for
+_LATTICE_PX = 96  # side of the patch in which a fine lattice is looked for
 _FAR_SCALE = 1.25  # what stretches by more has gone astray
 
 
@@ -145,13 +146,13 @@ class Search:
             still=(float(still[1]), float(still[0])),
             max_shift=self.limits.max_shift_px / 2**k,
             least_overlap=_LEAST_OVERLAP,
-            most=3,
+            most=_RIVALS,
         )
         return self._rivals(
             [
                 self._refined(Candidate(from_level(matrix, k)), k, motion, steps=10, enough=0.03)
-                for height, matrix in found
-                if height >= _RIVAL_HEIGHT * found[0][0]
+                for evidence, matrix in found
+                if evidence >= _RIVAL_EVIDENCE * found[0][0]
             ]
         )
 
@@ -181,11 +182,11 @@ class Search:
             still=(y + float(still[1]) - top, x + float(still[0]) - left),
             max_shift=reach,
             least_overlap=0.6,
-            most=3,
+            most=_RIVALS,
         )
         out = []
-        for height, matrix in found:
-            if height < _RIVAL_HEIGHT * found[0][0]:
+        for evidence, matrix in found:
+            if evidence < _RIVAL_EVIDENCE * found[0][0]:
                 continue
             # from points of the patch and of the window to points of the level
             matrix = matrix.copy()
@@ -195,8 +196,11 @@ class Search:
             while size * max(h, w) < 2 * max(image.shape):
                 part = _grown((y, x), (h, w), size, image.shape)
                 candidate = self._refined(candidate, k, motion, steps=8, enough=0.03, part=part)
+                if candidate.score < _PATCH_SCORE:
+                    break
                 size *= 2
-            out.append(candidate)
+            else:
+                out.append(candidate)
         return self._rivals(out)
 
     # refinement -----------------------------------------------------------------------------------------------------
@@ -204,6 +208,8 @@ class Search:
     def _down(self, rivals: list[Candidate], start: int) -> list[Candidate]:
         """The rivals of level `start` at the finest level, best first."""
         for k in range(max(start - 1, self.finest), self.finest - 1, -1):
+            if self.motion == "shift" and len(rivals) == 1 and k > self.finest + 1:
+                continue  # a shift is known to a tenth of a pixel, of whatever level, and needs no steps between
             # a stretch is looked for once the image is large enough to tell it from a shift
             few = max(self.shape) >> k < 2 * _COARSE_PX and k > self.finest
             motion = "rigid" if few and self.motion != "shift" else self.motion
@@ -283,11 +289,14 @@ class Search:
         candidates.sort(key=lambda c: -c.evidence)
         out: list[Candidate] = []
         for candidate in candidates:
-            if out and candidate.evidence < 0.5 * out[0].evidence:
+            if out and candidate.evidence < _RIVAL_EVIDENCE * out[0].evidence:
                 break
             if all(self._apart(candidate, other) > 0.02 * max(self.shape) ** 0.5 * 2**self.finest + 1 for other in out):
                 out.append(candidate)
-        return out[:_RIVALS]
+        if len(out) > _RIVALS:  # a defect at the border makes shifts that push it off look better: the least is kept
+            last = min(out[_RIVALS - 1 :], key=lambda c: self._away(c.matrix))
+            out = [*out[: _RIVALS - 1], last]
+        return out
 
     def _apart(self, one: Candidate, other: Candidate) -> float:
         """Largest distance between where two candidates put a corner [px]"""
@@ -320,7 +329,7 @@ class Search:
         equals = found[:1]
         for c in found[1:]:
             near = any(self._between(c, other) <= 4 * 2**self.finest for other in equals)
-            if not near and c.evidence > 0.5 * found[0].evidence and self._as_good(c, found[0]):
+            if not near and c.share > 0.5 * found[0].share and self._as_good(c, found[0]):
                 equals.append(c)
         return sorted(equals, key=lambda c: self._away(c.matrix))
 
@@ -424,22 +433,24 @@ class Search:
         out = self._rivals(out)
         if not out or out[0].score < best.score - 0.02:  # what costs correlation was determined after all
             return found, None
-        return out, Loose(held, _words(held, self.motion))
+        return out, Loose(held, _words(held, self.motion, self.shape))
 
 
-def _words(held: np.ndarray, motion: str) -> str:
+def _words(held: np.ndarray, motion: str, shape: tuple[int, int]) -> str:
     """What a projector of parameters leaves alone, in words."""
     count = round(float(np.trace(held)))
     if motion in ("similarity", "affine") or count > 2:
         return f"{count} of the {len(held)} parameters of the motion ({motion})"
     if count == 2 and motion == "shift":
         return "the shift"
-    ways = np.linalg.svd(held)[0][:, 0]
+    # by how far corners move: an angle is told in radians
+    ways = np.linalg.svd(held)[0][:, 0] * (1, 1, *([0.5 * max(shape)] * (len(held) - 2)))
+    ways /= np.linalg.norm(ways)
     x, y = ways[:2]
-    if math.hypot(x, y) < 0.5:  # the angle is told in radians: its part of a shift along lines is small
+    if math.hypot(x, y) < 0.5:
         return "the angle"
-    x, y = (x, y) if round(x, 2) > 0 or (round(x, 2) == 0 and y > 0) else (-x, -y)
-    return f"the shift along (x, y) = ({x + 0:.2f}, {y + 0:.2f})" + (" and the angle" if count == 2 else "")
+    x, y = np.round((x, y) if round(x, 2) > 0 or (round(x, 2) == 0 and y > 0) else (-x, -y), 2) + 0.0  # no -0.0
+    return f"the shift along (x, y) = ({x:.2f}, {y:.2f})" + (" and the angle" if count == 2 else "")
 
 
 def _grown(corner: tuple[int, int], size: tuple[int, int], times: int, shape: tuple[int, int]) -> tuple[slice, slice]:
