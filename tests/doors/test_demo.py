@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 from html_page import looked_at
+from waferlens.bundle.files import open_bundle
 from waferlens.cli.main import main
 from waferlens.errors import UsageError
 from waferlens.formats.heightmap import read_height_map
@@ -22,12 +24,13 @@ from waferlens.measure.surface import measure_surface
 def done(tmp_path_factory):
     out = tmp_path_factory.mktemp("demo") / "demo"
     told: list[str] = []
-    return run_demo(out, structures=6, sites=2, holes_per_site=4, tell=told.append), told
+    small = {"structures": 6, "sites": 2, "holes_per_site": 4, "good_fields": 24, "lot_fields": (6, 6)}
+    return run_demo(out, **small, tell=told.append), told
 
 
 def test_it_tells_the_whole_story(done):
     result, told = done
-    assert len(told) == 5
+    assert len(told) == 6
     assert result.images == 6 * 8 + 2 * 4 + 3
     assert result.quarantined == 3
     assert sum(result.verdicts.values()) == result.images - result.quarantined
@@ -35,7 +38,24 @@ def test_it_tells_the_whole_story(done):
     assert result.rmse_grey < 4
     assert abs(result.depth_bias_nm) < 2
     assert result.surface_sq_nm == pytest.approx(SURFACE_SQ_NM, rel=0.02)
-    assert len(result.lines()) == 5
+    assert len(result.lines()) == 6
+
+
+def test_defects_are_found_by_comparing_with_good_parts(done):
+    result, _ = done
+    part = result.golden
+    assert (part.good, part.defective, part.stated_rate) == (6, 6, 0.05)
+    assert part.alarmed <= 2
+    assert part.found >= 2
+    assert "good fields alarm" in part.line()
+    bundle = open_bundle(Path(result.out) / "golden")
+    assert bundle.threshold["guarantee"]["images"] >= 19, "a rate of 5 % takes so many"
+    rows = (Path(result.out) / "compared" / "findings.csv").read_text("utf-8").splitlines()
+    assert sum("/defective/" in row for row in rows) >= part.found
+    fitted = {path.name for path in (Path(result.out) / "fields" / "fit" / "good").iterdir()}
+    judged = {path.name for path in (Path(result.out) / "fields" / "lot" / "good").iterdir()}
+    assert len(fitted) == 24
+    assert not fitted & judged, "no picture that was fitted to is judged"
 
 
 def test_the_other_microscope_is_set_aside(done):
@@ -49,8 +69,9 @@ def test_the_other_microscope_is_set_aside(done):
 def test_its_page_has_every_part(done):
     result, _ = done
     page = looked_at(Path(result.report))
-    for part in ("Summary", "Measurands", "Worst cases", "Repeatability", "Sites", "Against the truth", "Surfaces",
-                 "Quarantine", "Run card", "hole-fast", "rough-tilted.x3p", "truncated.png"):  # fmt: skip
+    for part in ("inspected", "compared", "Measurands", "Worst cases", "Repeatability", "Sites", "Against the truth",
+                 "Surfaces", "Quarantine", "Run card", "hole-fast", "rough-tilted.x3p", "truncated.png",
+                 "At most 5 % of good images alarm", "Where they lie"):  # fmt: skip
         assert part in page.text
     assert Path(result.report).stat().st_size < 5e6
 
@@ -94,14 +115,17 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path):
 
 
 def test_a_former_demonstration_is_replaced_and_torch_is_not_needed(done, tmp_path):
+    result, _ = done
+    shutil.copytree(result.out, tmp_path / "d")
     code = (
         "import sys, waferlens.lab.demo as demo\n"
-        f"demo.run_demo({str(tmp_path)!r} + '/d', structures=4, sites=1, holes_per_site=2)\n"
-        f"demo.run_demo({str(tmp_path)!r} + '/d', structures=4, sites=1, holes_per_site=2)\n"
+        f"demo.run_demo({str(tmp_path)!r} + '/d', structures=4, sites=1, holes_per_site=2, good_fields=22, "
+        "lot_fields=(2, 2))\n"
         "sys.exit('torch' in sys.modules)"
     )
     made = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert made.returncode == 0, made.stderr
+    assert len(list((tmp_path / "d" / "fields" / "fit" / "good").iterdir())) == 22
 
 
 def test_a_bundle_that_is_not_there_is_refused_before_anything_is_made(tmp_path, capsys):

@@ -1,4 +1,5 @@
-"""The demonstration: a small lot simulated, inspected, held against its truth, a surface measured, one page written.
+"""The demonstration: a small lot simulated, inspected, held against its truth, fields compared with a good part, a
+surface measured, one page written.
 
 It needs no torch and no network, and takes less than half a minute. What is bad in the lot is there on purpose: files
 that are no images, and holes of another microscope, which a calibrated bundle has to set aside.
@@ -29,6 +30,7 @@ from waferlens.evaluate.pictures import write_evaluation
 from waferlens.evaluate.sites import evaluate_sites
 from waferlens.formats.heightmap import read_height_map, write_height_map
 from waferlens.inspect import InspectResult, inspect_paths
+from waferlens.lab.golden import GOOD, LOT_DEFECTIVE, LOT_GOOD, GoldenPart, compare_with_good
 from waferlens.load.challenge import load_sim, scan
 from waferlens.measure.surface import measure_surface
 from waferlens.records import HeightMap, RunCard
@@ -41,7 +43,7 @@ LIMITS = ("depth=110:135nm", "cd50_area=37.5:41.5nm")
 STRUCTURES, SITES, HOLES_PER_SITE = 16, 4, 8
 SEED = 7
 PAGE, CARD, LOG = "report.html", "runcard.json", "log.txt"
-_OURS = ("lot", "inspected", "evaluated", "surface", PAGE, CARD, LOG)
+_OURS = ("lot", "inspected", "evaluated", "fields", "golden", "compared", "surface", PAGE, CARD, LOG)
 
 SURFACE_SQ_NM, SURFACE_TILT_UM_MM = 40.0, (3.0, -1.5)
 """What the simulated surface is made with: roughness, and rise along x and y."""
@@ -64,12 +66,14 @@ class DemoResult:
     depth_bias_nm: float | None
     site_rmse_nm: float | None
     """Mean depth of the sites of the other microscope."""
+    golden: GoldenPart
+    """Fields that were compared with a good part."""
     surface_sq_nm: float
     surface_sq_true_nm: float
     seconds: float
 
     def lines(self) -> list[str]:
-        """Five lines for people."""
+        """Six lines for people."""
         verdicts = ", ".join(f"{count} {verdict}" for verdict, count in self.verdicts.items())
         bias = "unknown" if self.depth_bias_nm is None else f"{self.depth_bias_nm:+.2f} nm"
         covered = "unknown" if self.coverage_90 is None else f"{100 * self.coverage_90:.1f} %"
@@ -77,6 +81,7 @@ class DemoResult:
             f"inspected  {self.images} images at {self.images_per_second:,.0f} a second: {verdicts}",
             f"set aside  {self.quarantined} files that cannot be measured, each with its reason",
             f"truth      RMSE {self.rmse_grey:.2f} grey, depth bias {bias}, 90 % intervals cover {covered} of pixels",
+            self.golden.line(),
             f"surface    Sq {self.surface_sq_nm:.1f} nm after levelling, made with {self.surface_sq_true_nm:.1f} nm",
             f"look at    {self.report}",
         ]
@@ -89,6 +94,8 @@ def run_demo(
     structures: int = STRUCTURES,
     sites: int = SITES,
     holes_per_site: int = HOLES_PER_SITE,
+    good_fields: int = GOOD,
+    lot_fields: tuple[int, int] = (LOT_GOOD, LOT_DEFECTIVE),
     seed: int = SEED,
     tell: Callable[[str], None] = lambda text: None,
 ) -> DemoResult:
@@ -100,6 +107,8 @@ def run_demo(
         structures: simulated structures with truth; eight images each.
         sites: sites of the other microscope.
         holes_per_site: images of each site.
+        good_fields: good fields that the golden template is fitted to.
+        lot_fields: good and defective fields that are compared with it.
         seed: of everything that is drawn.
         tell: called with a line when a step begins.
 
@@ -124,12 +133,20 @@ def run_demo(
     inspected = inspect_paths([out / "lot"], opened, out / "inspected", limits=LIMITS, pixel_nm=pixel_nm)
     step("comparing with the truth")
     figures = _evaluate(opened, out)
+    step(f"fitting a golden template to {good_fields} good fields, and comparing {sum(lot_fields)} others with it")
+    golden = compare_with_good(out / "fields", out / "golden", out / "compared", seed, good=good_fields, lot=lot_fields)
     step("measuring a rough, tilted surface with invalid points and a spike")
     surface, sq_nm = _surface(out / "surface", seed)
     step("writing the page")
-    page = write_report([out / "inspected", out / "evaluated", surface], out / PAGE, "Demonstration lot")
-    result = _result(out, page, inspected, figures, sq_nm, time.perf_counter() - began)
-    _write_card(out, opened, result, seed, (structures, sites, holes_per_site))
+    page = write_report(
+        [out / "inspected", out / "evaluated", out / "compared", surface], out / PAGE, "Demonstration lot"
+    )
+    result = _result(out, page, inspected, figures, golden, sq_nm, time.perf_counter() - began)
+    sizes = {
+        "structures": structures, "sites": sites, "holes_per_site": holes_per_site,
+        "good_fields": good_fields, "lot_fields": list(lot_fields),
+    }  # fmt: skip
+    _write_card(out, opened, result, seed, sizes)
     (out / LOG).write_text("".join(f"{line}\n" for line in log), "utf-8")
     return result
 
@@ -240,7 +257,13 @@ def _surface(folder: Path, seed: int) -> tuple[Path, float]:
 
 
 def _result(
-    out: Path, page: Path, inspected: InspectResult, figures: dict[str, Any], sq_nm: float, seconds: float
+    out: Path,
+    page: Path,
+    inspected: InspectResult,
+    figures: dict[str, Any],
+    golden: GoldenPart,
+    sq_nm: float,
+    seconds: float,
 ) -> DemoResult:
     return DemoResult(
         out=str(out),
@@ -253,21 +276,21 @@ def _result(
         coverage_90=figures.get("coverage_90"),
         depth_bias_nm=figures.get("depth", {}).get("bias_nm"),
         site_rmse_nm=figures.get("sites", {}).get("rmse_nm"),
+        golden=golden,
         surface_sq_nm=round(sq_nm, 3),
         surface_sq_true_nm=SURFACE_SQ_NM,
         seconds=round(seconds, 3),
     )
 
 
-def _write_card(out: Path, bundle: Bundle, result: DemoResult, seed: int, sizes: tuple[int, int, int]) -> None:
+def _write_card(out: Path, bundle: Bundle, result: DemoResult, seed: int, sizes: dict[str, Any]) -> None:
     card = RunCard(
         kind="demo",
         recipe=bundle.recipe,
         seeds={"demo": seed},
         versions={"waferlens": __version__, "python": platform.python_version(), "numpy": np.__version__},
         data={
-            "bundle": bundle.name, "fingerprint": bundle.fingerprint, "limits": list(LIMITS),
-            **dict(zip(("structures", "sites", "holes_per_site"), sizes, strict=True)),
+            "bundle": bundle.name, "fingerprint": bundle.fingerprint, "limits": list(LIMITS), **sizes,
         },
         results={"state": "done", **asdict(result)},
         machine={"machine": platform.machine(), "cores": os.cpu_count()},
