@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
-import math
 import platform
 import time
 from collections import Counter
@@ -440,13 +439,15 @@ def _threshold(
             areas.append(image.pixels.size * pixel_um**2 * 1e-6)
         advance()
     if spec.per == "image":
-        threshold, guarantee = conformal_threshold(np.array(levels), spec.false_alarm_rate)
-        if math.isinf(threshold):
+        try:
+            threshold, guarantee = conformal_threshold(np.array(levels), spec.false_alarm_rate)
+        except UsageError as wrong:
+            if not not_compared:
+                raise
             raise UsageError(
-                f"{len(not_compared)} of {len(levels)} good images cannot be compared with the template, more than a "
-                f"rate of {spec.false_alarm_rate:.3g} allows; the first: {_first(not_compared)}. Remove what is no "
-                "good image, or look at the registration (registration.motion, .min_score)"
-            )
+                f"{wrong}. Not compared with the template: {len(not_compared)}, the first {_first(not_compared)}. Take "
+                "what is no good image away, or look at the registration (registration.motion, .min_score)"
+            ) from wrong
         return threshold, guarantee
     threshold, risk = risk_threshold(
         scores, np.array(areas), spec.false_alarm_rate, bound=FINDINGS_BOUND, floor=spec.factor
