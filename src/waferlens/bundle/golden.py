@@ -238,10 +238,11 @@ class GoldenSession:
                 signed = wavelet_deviation(method, sharp, laid, reference.wavelet, registration)
                 signed[~care] = 0
                 return Compared(signed, grey, laid, registration, gain, offset)
-        light, dark = (
-            _laid(part, registration, field, shape) * np.float32(contrast)
-            for part in tolerances(template, reference, noise / max(contrast, 1e-6))
-        )
+        parts = tolerances(template, reference, noise / max(contrast, 1e-6))
+        light = _laid(parts[0], registration, field, shape) * np.float32(contrast)
+        dark = light  # most recipes tolerate both alike: laid once
+        if parts[1] is not parts[0]:
+            dark = _laid(parts[1], registration, field, shape) * np.float32(contrast)
 
         def against(edges: np.ndarray | float) -> Float32[np.ndarray, "h w"]:
             return deviation(grey, laid, light + edges, dark + edges, gain=gain, offset=offset, care=care)

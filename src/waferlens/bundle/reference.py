@@ -168,4 +168,7 @@ def tolerances(method: Template, reference: Reference, noise: float) -> tuple[np
     """
     least = max(method.contrast_fraction * reference.range_grey, np.finfo(np.float32).tiny)
     spread = noise if reference.spread is None else reference.spread
-    return np.maximum(method.sigmas_light * spread, least), np.maximum(method.sigmas_dark * spread, least)
+    light = np.maximum(method.sigmas_light * spread, least)
+    if method.sigmas_dark == method.sigmas_light:
+        return light, light
+    return light, np.maximum(method.sigmas_dark * spread, least)
