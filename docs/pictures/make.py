@@ -18,11 +18,18 @@ from waferlens.bundle.files import open_bundle
 from waferlens.bundle.readout import read_out
 from waferlens.bundle.session import Session
 from waferlens.prepare.geometry import batch_input
+from waferlens.prepare.golden import fit_images
+from waferlens.recipe import load_recipe
+from waferlens.records import Image
 from waferlens.simulate.hole.dataset import hole_world
+from waferlens.simulate.hole.defects import DefectSpec
+from waferlens.simulate.hole.field import FieldSpec, Role
+from waferlens.simulate.hole.twins import FieldImage, field_images
 from waferlens.simulate.hole.world import draw_pairs
 
 HERE = Path(__file__).parent
-INK = "#1d2733"
+INK, PALE, ACCENT, ALARM = "#1d2733", "#7fb7c9", "#1f6f8b", "#b5472f"
+pyplot.rcParams.update({"font.size": 9, "text.color": INK, "axes.labelcolor": INK, "axes.edgecolor": "#9aa7b0"})
 
 
 def hole() -> None:
@@ -33,7 +40,6 @@ def hole() -> None:
     heights = told.depth[0] - told.measurands["plateau"][0]
     truth = pair.heights - pair.plateau_nm
     found = intervals(bundle.calibration, told.measurands, told.features, 0.9)
-    pyplot.rcParams.update({"font.size": 9, "text.color": INK, "axes.labelcolor": INK, "axes.edgecolor": "#9aa7b0"})
     figure, axes = pyplot.subplots(1, 4, figsize=(9.6, 3.2), width_ratios=(1, 1.25, 1.25, 1.9), layout="constrained")
     for axis in axes[:3]:
         axis.set(xticks=[], yticks=[])
@@ -48,9 +54,9 @@ def hole() -> None:
     row = 36
     x = np.arange(heights.shape[1])
     half = bundle.calibration.pixel.quantiles["0.9"] * told.sigma[0, row]
-    axes[3].fill_between(x, heights[row] - half, heights[row] + half, color="#7fb7c9", label="90 % interval", lw=0)
+    axes[3].fill_between(x, heights[row] - half, heights[row] + half, color=PALE, label="90 % interval", lw=0)
     axes[3].plot(x, truth[row], color=INK, lw=0.9, ls="--", label="truth")
-    axes[3].plot(x, heights[row], color="#1f6f8b", lw=1.2, label="measured")
+    axes[3].plot(x, heights[row], color=ACCENT, lw=1.2, label="measured")
     axes[3].set(xlabel="x [px]", ylabel="height [nm]", title=f"profile of row {row}")
     axes[3].spines[["top", "right"]].set_visible(False)
     axes[3].legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, 0.9))
@@ -64,5 +70,60 @@ def hole() -> None:
     pyplot.close(figure)
 
 
+def golden() -> None:
+    """A template of good fields, a defect that deviates from it, and how good and defective fields deviate."""
+    world, spec, seed = hole_world("sim"), FieldSpec(rows=2, columns=3), 20_260_102
+    good = [_image(one) for one in field_images(world, seed, 439, spec=spec)]
+    bad = list(
+        field_images(
+            world, seed, 60, spec=spec, role=Role.DEFECTIVE, defects=DefectSpec(size_px=(4, 16), contrast_grey=(25, 80))
+        )
+    )
+    recipe = load_recipe("golden-template", ["threshold.false_alarm_rate=0.01"])
+    session, _, _, _ = fit_images(recipe, good[:40], good[40:239])
+    judged = [[session.find(one) for one in part] for part in (good[239:], [_image(one) for one in bad])]
+    shown = next(
+        place
+        for place, (one, found) in enumerate(zip(bad, judged[1], strict=True))
+        if one.planted[0].defect.kind == "particle" and found.findings
+    )
+    found = judged[1][shown]
+    figure, axes = pyplot.subplots(1, 4, figsize=(9.6, 2.6), width_ratios=(1, 1, 1.22, 1.7), layout="constrained")
+    for axis in axes[:3]:
+        axis.set(xticks=[], yticks=[])
+    axes[0].imshow(session.reference.pixels, cmap="gray", vmin=0, vmax=255)
+    axes[0].set_title(f"template of {session.reference.images}")
+    axes[1].imshow(bad[shown].pixels, cmap="gray", vmin=0, vmax=255)
+    axes[1].set_title("a new image")
+    deviation = found.compared.deviation / session.factor
+    drawn = axes[2].imshow(deviation, cmap="RdBu_r", vmin=-3, vmax=3)
+    figure.colorbar(drawn, ax=axes[2], shrink=0.85)
+    axes[2].set_title("deviation [thresholds]")
+    for finding in found.findings:
+        x0, y0, x1, y1 = finding.box
+        for axis in axes[1:3]:
+            axis.add_patch(
+                pyplot.Rectangle((x0 - 2, y0 - 2), x1 - x0 + 4, y1 - y0 + 4, fill=False, color=ALARM, lw=1.2)
+            )
+    levels = [[session.alarm_level(one.compared) / session.factor for one in part] for part in judged]
+    edges = 1.15 ** np.arange(-7, 23)  # one of them is the threshold
+    axes[3].hist(levels[0], edges, color=PALE, label=f"{len(levels[0])} good")
+    axes[3].hist(levels[1], edges, histtype="step", color=ALARM, lw=1.4, label=f"{len(levels[1])} with a defect")
+    axes[3].axvline(1, color=INK, lw=0.8, ls="--")
+    axes[3].set(xscale="log", xlabel="greatest deviation that makes a finding", ylabel="images")
+    axes[3].set_title("1 % of good images stated")
+    axes[3].set_xticks([0.5, 1, 2, 5, 10, 20], ["0.5", "1", "2", "5", "10", "20"])
+    axes[3].minorticks_off()
+    axes[3].spines[["top", "right"]].set_visible(False)
+    axes[3].legend(frameon=False)
+    figure.savefig(HERE / "golden.png", dpi=100)
+    pyplot.close(figure)
+
+
+def _image(one: FieldImage) -> Image:
+    return Image(one.pixels, 255.0, path=f"{one.role.name.lower()}/{one.index}")
+
+
 if __name__ == "__main__":
     hole()
+    golden()
