@@ -14,9 +14,9 @@ from waferlens.bundle.files import open_bundle
 from waferlens.bundle.golden import GoldenSession, golden_session
 from waferlens.cli.main import main
 from waferlens.errors import FormatError, InputError, UsageError
-from waferlens.evaluate.golden import evaluate_golden
+from waferlens.evaluate.golden import Seen, evaluate_golden, summary
 from waferlens.formats.coco import LabelledImage, write_coco
-from waferlens.load.judged import read_judged
+from waferlens.load.judged import Judged, read_judged
 from waferlens.prepare.golden import fit
 from waferlens.recipe.hole_world import HoleWorld
 from waferlens.records import Finding
@@ -216,6 +216,28 @@ def test_simulated_fields_with_twins_and_sizes(tmp_path):
     assert detection["found"] == sum(kind["found"] for kind in detection["by_kind"].values())
     assert detection["found"] >= 4
     assert told["false_alarms"]["alarmed"] + told["false_alarms_twins"]["alarmed"] <= 6
+
+
+@pytest.mark.parametrize("full_scale", [255.0, 65535.0])
+def test_what_size_is_detected_at_what_contrast_is_told_in_the_grey_of_the_images(full_scale):
+    random, scale = np.random.default_rng(1), full_scale / 255
+    seen = []
+    for _ in range(300):
+        size, contrast = random.uniform(2, 12), random.uniform(5, 60)
+        truth = finding((40, 40, 8, 8, contrast * scale), "particle")
+        hit = random.uniform() < 1 / (1 + (60 / (size * contrast)) ** 6)  # half of them where size times contrast is 60
+        facts = [{"size_px": size, "contrast_grey": contrast * scale}]
+        seen.append(
+            Seen(
+                Judged(Path("a"), "defective", "a", None, [truth], facts), [truth] if hit else [], full_scale=full_scale
+            )
+        )
+    told = summary(seen, "made")["detection"]
+    reach = {float(at): told["a90_at_contrast_grey"][at]["a90_px"] for at in told["a90_at_contrast_grey"]}
+    # nine of ten are found where size times contrast is 60 * 9 ** (1 / 6) = 86.5
+    expected = {at * scale: 86.5 / at for at in (10, 20, 40)}
+    assert reach == pytest.approx(expected, rel=0.15)
+    assert told["found"] == sum(bool(one.findings) for one in seen)
 
 
 def test_the_command_line_writes_and_says_it(data, bundle, tmp_path, capsys):

@@ -23,7 +23,7 @@ from waferlens.recipe.golden import DieToDie
 from waferlens.records import Finding
 
 CONTRASTS_GREY = (10.0, 20.0, 40.0)
-"""Contrasts at which the size that is detected nine times of ten is told [grey]"""
+"""Contrasts at which the size that is detected nine times of ten is told [grey of 8 bits]"""
 CURVE_POINTS = 101
 """Of the overkill / escape curve that is written out; the curve itself has a step at every image."""
 
@@ -38,6 +38,8 @@ class Seen:
     """Greatest threshold at which it alarms, in units of the one that is set; infinite where it was not compared."""
     reason: str = ""
     """Why it was not compared."""
+    full_scale: float = 255.0
+    """Grey value of white."""
 
     @property
     def critical(self) -> list[Finding]:
@@ -96,13 +98,14 @@ def evaluate_golden(
 def _seen(session: GoldenSession, image: Judged, chosen: Sequence[Reference]) -> Seen:
     try:
         own = chosen if image.reference is None else [reference_of(session.recipe, read_image(image.reference))]
-        compared = session.compare(read_image(image.path), own)
+        picture = read_image(image.path)
+        compared = session.compare(picture, own)
     except InputError as wrong:
         return Seen(image, level=math.inf, reason=wrong.reason)
     if compared.reason:
         return Seen(image, level=math.inf, reason=compared.reason)
     level = session.alarm_level(compared) / session.factor
-    return Seen(image, session.findings_at(compared, session.factor), level)
+    return Seen(image, session.findings_at(compared, session.factor), level, full_scale=picture.full_scale)
 
 
 def summary(seen: Sequence[Seen], name: str, stated: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -207,7 +210,8 @@ def _pod(located: Sequence[Seen]) -> dict[str, Any] | None:
     except UsageError as wrong:
         return told | {"model": None, "why": str(wrong)}
     reach = {}
-    for at in CONTRASTS_GREY:
+    for eight_bits in CONTRASTS_GREY:
+        at = eight_bits * max(one.full_scale for one in located) / 255
         if contrast.min() <= at <= contrast.max():
             size_px, bound_px = fitted.reach("size", contrast=at)
             reach[f"{at:g}"] = {"a90_px": _finite(size_px), "a90_95_px": _finite(bound_px)}

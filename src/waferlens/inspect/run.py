@@ -174,7 +174,8 @@ def inspect_paths(
             elif verdict:
                 verdicts[verdict] += count
         findings, critical = database.count_findings(run) if work.finds else (0, 0)
-        found = tuple(islice(database.findings(run), MOST_FOUND)) if findings else ()
+        with closing(database.findings(run)) as every:
+            found = tuple(islice(every, MOST_FOUND)) if findings else ()
         seconds = time.perf_counter() - began
         worked = sum(_size(plan, number) for number in missing)
         rate = worked / seconds
