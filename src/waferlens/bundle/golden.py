@@ -36,6 +36,8 @@ LEAST_FACTOR = 0.1
 """Lowest threshold that is looked at or set: a tenth of what is tolerated is no deviation, whatever the rules say."""
 LEAST_GAIN = 0.05
 """Contrast of an image over that of its reference, below which, or above whose inverse, nothing is compared."""
+FARTHEST = 0.25
+"""Greatest shift that is looked for where the recipe names none, as a share of the shorter side."""
 MAD_TO_SD = 1.4826
 """Standard deviation of a normal distribution in units of its median absolute deviation."""
 
@@ -183,14 +185,7 @@ class GoldenSession:
             )
         refuse_unusable(image)
         spec = self.recipe.registration
-        registration = register(
-            image.pixels,
-            reference.pixels,
-            motion=spec.motion,
-            max_shift_px=spec.max_shift_px,
-            max_angle_deg=spec.max_angle_deg,
-            min_score=spec.min_score,
-        )
+        registration = registered(self.recipe, image.pixels, reference.pixels)
         reason = registration.reason
         if not reason and registration.overlap < spec.min_overlap:
             reason = f"the reference covers {registration.overlap:.0%} of the image, less than {spec.min_overlap:.0%}"
@@ -254,6 +249,24 @@ class GoldenSession:
             compact = opened(against(0.0), template.compact_px)
             signed = np.where(np.abs(compact) > np.abs(signed), compact, signed)
         return Compared(signed, grey, laid, registration, gain, offset)
+
+
+def registered(recipe: GoldenRecipe, image: np.ndarray, reference: np.ndarray) -> Registration:
+    """An image on its reference, looked for as the recipe says.
+
+    A limit on the shift is more than a matter of speed: an array without one of its outer contacts fits best a pitch
+    aside, where the gap lies off the reference and nobody looks at it.
+    """
+    spec = recipe.registration
+    sides = (max(own, other) for own, other in zip(image.shape, reference.shape, strict=True))
+    return register(
+        image,
+        reference,
+        motion=spec.motion,
+        max_shift_px=FARTHEST * min(sides) if spec.max_shift_px is None else spec.max_shift_px,
+        max_angle_deg=spec.max_angle_deg,
+        min_score=spec.min_score,
+    )
 
 
 def golden_session(bundle: Bundle) -> GoldenSession:

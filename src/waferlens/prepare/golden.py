@@ -21,13 +21,13 @@ from jaxtyping import Float32
 
 from waferlens import __version__
 from waferlens.bundle.files import CALIBRATION, CARD, GOLDEN, RECIPE, RUNCARD, refuse_occupied, write_bundle
-from waferlens.bundle.golden import MAD_TO_SD, GoldenSession
+from waferlens.bundle.golden import MAD_TO_SD, GoldenSession, registered
 from waferlens.bundle.reference import Reference, fitted_reference, refuse_unusable, smoothed
 from waferlens.errors import FormatError, InputError, UsageError
 from waferlens.load.folder import every_image, read_page
 from waferlens.ops.conformal import Guarantee, RiskGuarantee, conformal_threshold, needed_images, risk_threshold
 from waferlens.ops.photometry import gain_offset
-from waferlens.ops.registration import register, warped
+from waferlens.ops.registration import warped
 from waferlens.recipe import as_yaml
 from waferlens.recipe.golden import GoldenRecipe, Template
 from waferlens.records import Image, RunCard
@@ -357,17 +357,9 @@ def _laid(
     recipe: GoldenRecipe, good: Sequence[Image], onto: Float32[np.ndarray, "h w"]
 ) -> tuple[list[np.ndarray], list[Image], dict[str, str]]:
     """Good images on the grid and in the brightness of a first reference, and those that cannot be laid there."""
-    spec = recipe.registration
     laid, used, refused = [], [], {}
     for image in good:
-        found = register(
-            onto,
-            image.pixels,
-            motion=spec.motion,
-            max_shift_px=spec.max_shift_px,
-            max_angle_deg=spec.max_angle_deg,
-            min_score=spec.min_score,
-        )
+        found = registered(recipe, onto, image.pixels)
         if found.reason:
             refused[image.path] = found.reason
             continue

@@ -41,7 +41,8 @@ class RegistrationSpec(Section):
     motion: Literal["none", "shift", "rigid", "similarity", "affine"] = "rigid"
     """What may lie between the two: the fewer, the faster and the harder to mislead."""
     max_shift_px: Positive | None = None
-    """Greatest shift that is looked for; null for a quarter of the image [px]"""
+    """Greatest shift that is looked for; null for a quarter of its shorter side. Where a pattern repeats, state
+    less than half its pitch [px]"""
     max_angle_deg: Annotated[float, Field(ge=0.0, le=45.0)] = 5.0
     """Greatest rotation that is looked for [deg]"""
     min_score: Fraction = 0.5
