@@ -10,6 +10,7 @@ from waferlens.bundle.golden import GoldenSession
 from waferlens.bundle.reference import reference_of
 from waferlens.errors import RecipeError
 from waferlens.ops.displacement import laid_by
+from waferlens.prepare.golden import fit_images
 from waferlens.recipe import load_recipe
 from waferlens.records import Finding, Image
 
@@ -74,6 +75,20 @@ def test_what_moved_by_itself_is_no_defect_and_what_is_broken_is_one():
     x0, y0, x1, y1 = gap.box
     assert (x0 + x1) / 2 == pytest.approx(202.5, abs=4)
     assert (y0 + y1) / 2 == pytest.approx(99.5, abs=5)
+
+
+def test_good_parts_that_moved_each_by_itself_make_a_sharp_template():
+    y, x = np.mgrid[: SHAPE[0], : SHAPE[1]].astype(np.float32)
+    good = []
+    for phase in range(5):
+        field = np.stack((1.5 * np.sin(y / 40 + phase), 1.5 * np.sin(x / 50 + 2 * phase)))
+        good.append(taken(laid_by(wires().astype(np.float32), np.eye(2, 3), field).astype(np.uint8)))
+    spread = {}
+    for local_px in ("null", "48"):
+        recipe = load_recipe("golden-binary", [f"registration.local_px={local_px}"])
+        reference = fit_images(recipe, good, [])[0].reference
+        spread[local_px] = float(np.mean(reference.spread[10:-10, 10:-10]))
+    assert spread["48"] < 0.7 * spread["null"]
 
 
 def test_compact_px_needs_tolerated_edges():

@@ -26,6 +26,7 @@ from waferlens.bundle.reference import Reference, fitted_reference, refuse_unusa
 from waferlens.errors import FormatError, InputError, UsageError
 from waferlens.load.folder import every_image, read_page
 from waferlens.ops.conformal import Guarantee, RiskGuarantee, conformal_threshold, needed_images, risk_threshold
+from waferlens.ops.displacement import displaced, laid_by
 from waferlens.ops.photometry import gain_offset
 from waferlens.ops.registration import warped
 from waferlens.recipe import as_yaml
@@ -363,10 +364,14 @@ def _laid(
         if found.reason:
             refused[image.path] = found.reason
             continue
-        pixels, seen = warped(smoothed(recipe, image.pixels), found, onto.shape)
-        if recipe.photometry.gain_offset:
-            gain, offset = gain_offset(onto, pixels, seen)
-            pixels = np.float32(gain) * pixels + np.float32(offset)
+        grey = smoothed(recipe, image.pixels)
+        pixels, seen = warped(grey, found, onto.shape)
+        gain, offset = gain_offset(onto, pixels, seen) if recipe.photometry.gain_offset else (1.0, 0.0)
+        if recipe.registration.local_px is not None:
+            matched = np.float32(gain) * pixels + np.float32(offset)
+            field = displaced(onto, matched, seen, spacing_px=recipe.registration.local_px).at(onto.shape)
+            pixels = laid_by(grey, found.matrix, field)
+        pixels = np.float32(gain) * pixels + np.float32(offset)
         pixels[~seen] = onto[~seen]
         laid.append(pixels)
         used.append(image)
@@ -394,6 +399,7 @@ def _spread(
     else:
         own = np.square(stack - centre).sum(0) / max(degrees, 1)
     around = cv2.blur(own.astype(np.float32), (PRIOR_PX, PRIOR_PX), borderType=cv2.BORDER_REFLECT)
+    around = np.maximum(around, 0)  # running sums may come back from an edge to a hair below the 0 of saturated white
     return np.sqrt((degrees * own + PRIOR_DEGREES * around) / (degrees + PRIOR_DEGREES)).astype(np.float32)
 
 
