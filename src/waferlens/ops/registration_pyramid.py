@@ -1,6 +1,7 @@
 """Halved images, and their correlation over all shifts and a fan of angles: where a registration may start.
 
-Level k of a pyramid is the image averaged over blocks of 2^k x 2^k pixels. The centre of the first pixel is (0, 0) on
+Each level of a pyramid is the one before smoothed by (1 3 3 1) / 8 along both axes, and every other pixel of it; means
+of 2 x 2 pixels would alias more. A pixel of level k stands for 2^k x 2^k. The centre of the first pixel is (0, 0) on
 every level, so a point x of the image lies at (x - c) / 2^k on level k, with c = (2^k - 1) / 2.
 
 numba is imported with this file: import it where it is used, not at start-up.
@@ -35,14 +36,15 @@ class Pyramid:
         self._variance: dict[int, float] = {}
 
     def level(self, k: int) -> Float32[np.ndarray, "h w"]:
-        """Blocks of 2^k x 2^k pixels averaged; a row or column that fills no block is left out."""
+        """Pixels of 2^k x 2^k; a row or column that fills none is left out."""
         if k not in self._levels:
             finer, less = (self._pixels, self._mean) if k <= 1 else (self.level(k - 1), 0.0)
             if k == 0:
                 made = np.subtract(finer, np.float32(less), dtype=np.float32)
             else:
                 made = np.empty((finer.shape[0] // 2, finer.shape[1] // 2), np.float32)
-                _halve(finer, made, less)
+                halve = _halve_bytes if finer.dtype == np.uint8 else _halve
+                halve(finer, made, less)
             self._levels[k] = made
         return self._levels[k]
 
@@ -81,9 +83,11 @@ class Weights:
     def _share(self, k: int) -> np.ndarray:
         if k not in self._levels:
             shape = (self._shape[0] >> k, self._shape[1] >> k)
-            made = np.ones(shape, np.float32)
-            if not self._all:
-                _halve(self._share(k - 1), made, 0.0)
+            if self._all:
+                made = np.ones(shape, np.float32)
+            else:
+                h, w = shape
+                made = cv2.resize(self._share(k - 1)[: 2 * h, : 2 * w], (w, h), interpolation=cv2.INTER_AREA)
             self._levels[k] = made
         return self._levels[k]
 
@@ -354,16 +358,40 @@ def _steepness(image, weight, most, cells):
 
 @njit(nogil=True, cache=True, fastmath=_FAST)
 def _halve(pixels, out, less):
-    """Means of 2 x 2 pixels, less a number."""
+    """Every other pixel after the filter (1 3 3 1) / 8 along both axes, less a number; the border is continued."""
     h, w = out.shape
-    quarter, less = np.float32(0.25), np.float32(less)
-    sums = np.empty(2 * w, np.float32)
+    last = pixels.shape[0] - 1
+    three, part, less = np.float32(3), np.float32(1 / 64), np.float32(less)
+    sums = np.empty(2 * w + 2, np.float32)
     for y in range(h):
-        upper, lower, means = pixels[2 * y], pixels[2 * y + 1], out[y]
+        a, b, c, d = pixels[max(2 * y - 1, 0)], pixels[2 * y], pixels[2 * y + 1], pixels[min(2 * y + 2, last)]
         for x in range(2 * w):
-            sums[x] = np.float32(upper[x]) + np.float32(lower[x])
+            sums[x + 1] = three * (np.float32(b[x]) + np.float32(c[x])) + (np.float32(a[x]) + np.float32(d[x]))
+        sums[0], sums[2 * w + 1] = sums[1], sums[2 * w]
+        means = out[y]
         for x in range(w):
-            means[x] = quarter * (sums[2 * x] + sums[2 * x + 1]) - less
+            outer, inner = sums[2 * x] + sums[2 * x + 3], sums[2 * x + 1] + sums[2 * x + 2]
+            means[x] = part * (three * inner + outer) - less
+
+
+@njit(nogil=True, cache=True, fastmath=_FAST)
+def _halve_bytes(pixels, out, less):
+    """The same for uint8: sums of 16 bits, parted into even and odd columns, are a third faster."""
+    h, w = out.shape
+    last = pixels.shape[0] - 1
+    three, part, less = np.float32(3), np.float32(1 / 64), np.float32(less)
+    sums = np.empty(2 * w, np.uint16)
+    even, odd = np.empty(w + 1, np.float32), np.empty(w + 1, np.float32)
+    for y in range(h):
+        a, b, c, d = pixels[max(2 * y - 1, 0)], pixels[2 * y], pixels[2 * y + 1], pixels[min(2 * y + 2, last)]
+        for x in range(2 * w):
+            sums[x] = 3 * (b[x] + c[x]) + (a[x] + d[x])
+        for x in range(w):
+            even[x], odd[x + 1] = np.float32(sums[2 * x]), np.float32(sums[2 * x + 1])
+        odd[0], even[w] = even[0], odd[w]
+        means = out[y]
+        for x in range(w):
+            means[x] = part * (three * (even[x] + odd[x + 1]) + (odd[x] + even[x + 1])) - less
 
 
 @njit(nogil=True, cache=True, fastmath=_FAST)

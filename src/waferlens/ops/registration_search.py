@@ -36,6 +36,7 @@ _COARSE_PX = 64  # longer side of the level the search begins on
 _COARSE_REFERENCE_PX = 512  # the same of a reference that is larger than the image
 _SMALLEST_PX = 16  # shorter side of a level
 _FAN_DEG = 2.5  # between angles tried: 1 px at the corners of the coarsest level
+_START_SCORE = 0.15  # what fits no better on the coarsest level is noise
 _PATCH_PX = 96
 _PATCH_FAN_DEG = 1.7
 _PATCH_SCORE = 0.3  # a patch that fits no better is not grown
@@ -108,6 +109,8 @@ class Search:
             max(self.shape) >> self.coarse > _COARSE_PX or max(self.onto) >> self.coarse > _COARSE_REFERENCE_PX
         ) and smallest >> (self.coarse + 1) >= _SMALLEST_PX:
             self.coarse += 1
+        self.enough = 0.005 if self.finest == 0 else 0.01
+        """Of a step on the finest level: what then remains is a fraction of it [px of that level]"""
         self.still = turn(0.0, self.shape, self.onto)
         """Where centre lies on centre."""
         self._compared: dict[tuple[Candidate, Candidate], bool] = {}
@@ -121,7 +124,7 @@ class Search:
             unmoved = self._refined(Candidate(self.still), self.finest, "shift", steps=8, enough=0.03)
             found = self._rivals([*found, *self._down([unmoved], self.finest)])
         for k in range(self.coarse - 1, self.finest - 1, -1):
-            if found and found[0].score >= _LOOK_FURTHER:
+            if found and found[0].score >= _LOOK_FURTHER and found[0].evidence > 0:
                 break
             more = self._down(self._patch_starts(k), k)
             found = more if more and (not found or more[0].evidence > found[0].evidence) else found
@@ -150,9 +153,11 @@ class Search:
         )
         return self._rivals(
             [
-                self._refined(Candidate(from_level(matrix, k)), k, motion, steps=10, enough=0.03)
+                start
                 for evidence, matrix in found
                 if evidence >= _RIVAL_EVIDENCE * found[0][0]
+                and (start := self._refined(Candidate(from_level(matrix, k)), k, motion, steps=10, enough=0.03)).score
+                > _START_SCORE
             ]
         )
 
@@ -213,7 +218,7 @@ class Search:
             # a stretch is looked for once the image is large enough to tell it from a shift
             few = max(self.shape) >> k < 2 * _COARSE_PX and k > self.finest
             motion = "rigid" if few and self.motion != "shift" else self.motion
-            enough = 0.02 if k > self.finest else 0.005
+            enough = 0.02 if k > self.finest else self.enough
             rivals = self._rivals([self._followed(rival, k, motion, enough) for rival in rivals])
         return rivals
 
@@ -255,6 +260,7 @@ class Search:
             enough=enough,
             light=candidate.light,
             held=held,
+            cubic=k == self.finest and part is None,
         )
         matrix = found.matrix
         matrix[:, 2] -= matrix[:, :2] @ corner
@@ -361,10 +367,10 @@ class Search:
         if len(vectors) == 0:
             return found
         best = self._equals(found)[0]
-        for _ in range(2):  # once more, as short vectors are known to a tenth of a pixel only
+        for most in (5, 20, 80):  # short vectors are known to a tenth of a pixel only, and better after a few steps
             steps = vectors @ best.matrix[:, :2].T
             moved = self._centre_shift(best.matrix)
-            times = np.rint(np.linalg.lstsq(steps.T, -moved, rcond=None)[0])
+            times = np.clip(np.rint(np.linalg.lstsq(steps.T, -moved, rcond=None)[0]), -most, most)
             if not times.any():
                 break
             nearer = self._stepped(best, times @ steps, loose)
@@ -390,10 +396,12 @@ class Search:
         held = None if loose is None else loose.held
         start = Candidate(matrix, light=Light(candidate.light.gain, candidate.light.offset))
         if self.coarse > self.finest:
-            start = self._refined(start, self.finest + 1, self.motion, steps=4, enough=0.02, held=held)
-            if start.score < candidate.score - 0.1:
-                return None
-        return self._refined(start, self.finest, self.motion, steps=8, enough=0.005, held=held)
+            # what fits not at all is not worth steps: most images that look as if they repeated do not
+            for steps, less in ((0, 0.4), (4, 0.1)):
+                start = self._refined(start, self.finest + 1, self.motion, steps=steps, enough=0.02, held=held)
+                if start.score < candidate.score - less:
+                    return None
+        return self._refined(start, self.finest, self.motion, steps=8, enough=self.enough, held=held)
 
     def _centre_shift(self, matrix: np.ndarray) -> Float64[np.ndarray, " 2"]:
         """How far (x, y) the centre is moved in the reference [px]"""
@@ -427,7 +435,12 @@ class Search:
             matrix = without(candidate.matrix, self.still, held, self.motion, self.shape)
             out.append(
                 self._refined(
-                    Candidate(matrix, light=candidate.light), self.finest, self.motion, steps=8, enough=0.005, held=held
+                    Candidate(matrix, light=candidate.light),
+                    self.finest,
+                    self.motion,
+                    steps=8,
+                    enough=self.enough,
+                    held=held,
                 )
             )
         out = self._rivals(out)
