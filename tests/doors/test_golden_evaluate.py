@@ -90,6 +90,7 @@ def test_false_alarms_escapes_and_findings_are_counted(data, bundle):
     assert centre["missed"] == {"scratch": {"missed": 1, "of": 5}, "dirt": {"missed": 1, "of": 3}}
     assert centre["recall"]["value"] == 6 / 8 >= overlap["recall"]["value"]
     assert told["located"]["centre"]["precision"]["value"] >= 6 / 7
+    assert alarms["findings_per_mm2"] is None  # no pixel size
     assert "detection" not in told  # the truth says no sizes
     curve = told["curve"]
     assert (curve["threshold"][0], curve["overkill"][0], curve["escape"][0]) == (None, 1.0, 0.0)  # at no threshold
@@ -216,6 +217,22 @@ def test_simulated_fields_with_twins_and_sizes(tmp_path):
     assert detection["found"] == sum(kind["found"] for kind in detection["by_kind"].values())
     assert detection["found"] >= 4
     assert told["false_alarms"]["alarmed"] + told["false_alarms_twins"]["alarmed"] <= 6
+
+
+def test_a_rate_per_area_is_set_beside_what_is_observed_on_an_area(tmp_path, data, capsys):
+    write_parts(tmp_path / "good", 10, angle=0.0)
+    used = ["threshold.false_alarm_rate=0.9", "threshold.per=mm2", "input.pixel_um=100", "registration.motion=shift"]
+    fit(recipe("golden-template", *used), tmp_path / "good", tmp_path / "run")
+    stated = open_bundle(tmp_path / "run").threshold["guarantee"]
+    told = evaluate_golden(session(tmp_path / "run"), data, stated=stated)
+    area = told["false_alarms"]["findings_per_mm2"]
+    assert area["area_mm2"] == pytest.approx(7 * 12.8 * 9.6)
+    assert area["findings"] >= 1  # that of the image that nobody knows to be bad
+    assert area["low"] < area["rate"] == area["findings"] / area["area_mm2"] < area["high"]
+    assert main(["evaluate", str(tmp_path / "run"), "--data", str(data)]) == 0
+    said = capsys.readouterr().out
+    assert "stated: at most 0.9 false findings per mm²" in said
+    assert " mm²: " in said
 
 
 @pytest.mark.parametrize("full_scale", [255.0, 65535.0])

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.special import gammaincinv
 
 from waferlens.bundle.golden import GoldenSession
 from waferlens.bundle.reference import Reference, reference_of
@@ -40,6 +41,8 @@ class Seen:
     """Why it was not compared."""
     full_scale: float = 255.0
     """Grey value of white."""
+    area_mm2: float | None = None
+    """Of the image; None where the pixel size is not known [mm²]"""
 
     @property
     def critical(self) -> list[Finding]:
@@ -105,7 +108,10 @@ def _seen(session: GoldenSession, image: Judged, chosen: Sequence[Reference]) ->
     if compared.reason:
         return Seen(image, level=math.inf, reason=compared.reason)
     level = session.alarm_level(compared) / session.factor
-    return Seen(image, session.findings_at(compared, session.factor), level, full_scale=picture.full_scale)
+    pixel_um = session.recipe.input.pixel_um or (picture.pixel_nm and picture.pixel_nm / 1000)
+    area_mm2 = picture.pixels.size * pixel_um**2 * 1e-6 if pixel_um else None
+    found = session.findings_at(compared, session.factor)
+    return Seen(image, found, level, full_scale=picture.full_scale, area_mm2=area_mm2)
 
 
 def summary(seen: Sequence[Seen], name: str, stated: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -134,6 +140,7 @@ def summary(seen: Sequence[Seen], name: str, stated: dict[str, Any] | None = Non
                 "low": told.low,
                 "high": told.high,
                 "findings_per_image": sum(len(one.critical) for one in part) / len(part),
+                "findings_per_mm2": _per_area(part, (stated or {}).get("bound")),
             }
     if bad:
         escaped = sum(not one.critical and not one.reason for one in bad)
@@ -166,6 +173,21 @@ def summary(seen: Sequence[Seen], name: str, stated: dict[str, Any] | None = Non
             "escape": curve.escape[places].tolist(),
         }
     return result
+
+
+def _per_area(part: Sequence[Seen], bound: int | None) -> dict[str, float] | None:
+    """Critical findings a square millimetre with their exact interval of 95 %, were they to fall independently.
+
+    Source: F. Garwood, Biometrika 28 (1936) 437.
+    """
+    compared = [one for one in part if not one.reason]
+    if not compared or any(one.area_mm2 is None for one in compared):
+        return None
+    area = sum(one.area_mm2 or 0.0 for one in compared)
+    count = sum(len(one.critical) if bound is None else min(len(one.critical), bound) for one in compared)
+    low = float(gammaincinv(count, 0.025)) if count else 0.0
+    high = float(gammaincinv(count + 1, 0.975))
+    return {"findings": count, "area_mm2": area, "rate": count / area, "low": low / area, "high": high / area}
 
 
 def _told(judgement: Judgement) -> dict[str, Any]:

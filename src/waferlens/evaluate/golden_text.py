@@ -22,12 +22,23 @@ def golden_lines(result: Mapping[str, Any]) -> list[str]:
             f"  stated: at most {_percent(stated['rate'])} of good images alarm; the true rate is expected between "
             f"{_percent(stated['low'])} and {_percent(stated['high'])} (90 %)"
         )
-    elif stated is None:
+    elif stated:
+        lines.append(
+            f"  stated: at most {stated['rate']:.3g} false findings per mm²; the true rate is expected between "
+            f"{stated['low']:.2g} and {stated['high']:.2g} (90 %)"
+        )
+    else:
         lines.append("  no rate of false alarms is stated: nothing was fitted to good images")
     for key, label in (("false_alarms", "good images that alarm"), ("false_alarms_twins", "twins that alarm")):
         if key in result:
             told = result[key]
             lines.append(f"  {label:<26} {told['alarmed']} of {told['images']}: {_interval(told, 'rate')}")
+            area = told.get("findings_per_mm2")
+            if area:
+                lines.append(
+                    f"  {'false findings':<26} {area['findings']} on {area['area_mm2']:.3g} mm²: "
+                    f"{area['rate']:.2g} per mm² [{area['low']:.2g}, {area['high']:.2g}]"
+                )
     if "escapes" in result:
         told = result["escapes"]
         lines.append(f"  {'escapes':<26} {told['escaped']} of {told['images']}: {_interval(told, 'share')}")
