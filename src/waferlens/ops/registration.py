@@ -1,9 +1,9 @@
 """Register an image to a reference: where each point of the image lies in the reference, and whether to believe it.
 
 Correlation of the coarse images over all shifts, and over a fan of angles where the motion may turn, gives starts
-(`registration_pyramid`); the best of them are followed from coarse to fine (`registration_search`) and made exact by
-Gauss-Newton (`registration_refine`). Gain and offset do not matter, slow shading hardly, and a defect pulls only with a
-bounded force.
+(`registration_peaks`); the best of them are followed from coarse to fine (`registration_search`), made exact by
+Gauss-Newton (`registration_refine`), and one is chosen (`registration_settle`). Gain and offset do not matter, slow
+shading hardly, and a defect pulls only with a bounded force.
 
 Nothing about a pair of images raises: what cannot be trusted comes back with a `reason`, in one sentence.
 """
@@ -110,10 +110,12 @@ def register(
             what = f"the {name} is constant where it counts: it holds nothing to register by"
             return Registration(still, 0.0, overlap_share(still, shape, reference.shape), what, "", shape)
 
-    from waferlens.ops.registration_search import Limits, Search  # numba
+    # numba comes with them
+    from waferlens.ops.registration_search import Limits
+    from waferlens.ops.registration_settle import registered
 
     limits = Limits(math.inf if max_shift_px is None else max_shift_px, max_angle_deg)
-    outcome = Search(_ready(image), _ready(reference), care, motion, limits).run()
+    outcome = registered(_ready(image), _ready(reference), care, motion, limits)
     overlap = overlap_share(outcome.matrix, shape, reference.shape)
     found = Registration(outcome.matrix, outcome.score, overlap, "", outcome.remark, shape)
     doubt = _doubt(found, outcome.share, max_shift_px, max_angle_deg, min_score, reference.shape)

@@ -4,8 +4,8 @@ A start is judged by how much of the image it explains: -share log(1 - r²), the
 per pixel, over the share of the image that overlaps, or of its variance where that is less. So neither a small corner
 nor an empty part that fits by chance beats the whole that fits as well.
 
-Patterns that repeat have rivals that are as good: the one that is moved least is taken, and said. Where the coarse
-images show nothing of a fine pattern, a patch of a finer level is looked for, and its fit grown to the whole image.
+Where the coarse images show nothing of a fine pattern, a patch of a finer level is looked for, and its fit grown to the
+whole image.
 
 numba is imported with this file: import it where it is used, not at start-up.
 """
@@ -18,18 +18,17 @@ from dataclasses import dataclass, field
 import numpy as np
 from jaxtyping import Float64
 
+from waferlens.ops.registration_kernels import covered_share
+from waferlens.ops.registration_peaks import fan, peaks
 from waferlens.ops.registration_pyramid import (
     Pyramid,
     Weights,
-    fan,
     from_level,
     lively,
     onto_level,
-    peaks,
-    repeats,
     turn,
 )
-from waferlens.ops.registration_refine import Light, covered_share, refine, seen_by_all, undetermined, without
+from waferlens.ops.registration_refine import Light, refine
 
 _FINEST_PIXELS = 420_000  # the finest level has at most so many; more adds time, hardly accuracy
 _COARSE_PX = 64  # longer side of the level the search begins on
@@ -44,8 +43,6 @@ _LEAST_OVERLAP = 0.25
 _LOOK_FURTHER = 0.7  # a score below this is worth looking on finer levels
 _RIVALS = 4  # carried from level to level
 _RIVAL_EVIDENCE = 0.3  # of the best peak's: what has less is no rival
-_HOPELESS = 0.2  # below this score there is nothing to say about repeats
-_LATTICE_PX = 96  # side of the patch in which a fine lattice is looked for
 _FAR_SCALE = 1.25  # what stretches by more has gone astray
 
 
@@ -71,27 +68,6 @@ class Candidate:
     light: Light = field(default_factory=Light)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Outcome:
-    """What the search came to."""
-
-    matrix: Float64[np.ndarray, "2 3"]
-    score: float
-    share: float
-    """As in `Candidate`."""
-    remark: str = ""
-    reason: str = ""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Loose:
-    """What the images do not determine."""
-
-    held: Float64[np.ndarray, "n n"]
-    """Projector of the motion's parameters onto it."""
-    words: str
-
-
 class Search:
     """A pair of images and what is asked of it."""
 
@@ -113,27 +89,19 @@ class Search:
         """Of a step on the finest level: what then remains is a fraction of it [px of that level]"""
         self.still = turn(0.0, self.shape, self.onto)
         """Where centre lies on centre."""
-        self._compared: dict[tuple[Candidate, Candidate], bool] = {}
 
-    def run(self) -> Outcome:
-        """The registration."""
-        if self.motion == "none":
-            return self._outcome(self._refined(Candidate(np.eye(2, 3)), self.finest, "none", steps=0, enough=0))
+    def found(self) -> list[Candidate]:
+        """What may be the registration, best first; none where nothing fits at all."""
         found = self._down(self._starts(self.coarse), self.coarse)
         if not found or found[0].score < _LOOK_FURTHER:  # a nearly empty image may still lie where it should
-            unmoved = self._refined(Candidate(self.still), self.finest, "shift", steps=8, enough=0.03)
-            found = self._rivals([*found, *self._down([unmoved], self.finest)])
+            unmoved = self.refined(Candidate(self.still), self.finest, "shift", steps=8, enough=0.03)
+            found = self.rivals([*found, *self._down([unmoved], self.finest)])
         for k in range(self.coarse - 1, self.finest - 1, -1):
             if found and found[0].score >= _LOOK_FURTHER and found[0].evidence > 0:
                 break
             more = self._down(self._patch_starts(k), k)
             found = more if more and (not found or more[0].evidence > found[0].evidence) else found
-        if not found:
-            return Outcome(self.still, 0.0, 0.0)
-        return self._settled(found)
-
-    def _outcome(self, best: Candidate, remark: str = "", reason: str = "") -> Outcome:
-        return Outcome(best.matrix, best.score, best.share, remark, reason)
+        return found
 
     # starts ---------------------------------------------------------------------------------------------------------
 
@@ -151,12 +119,12 @@ class Search:
             least_overlap=_LEAST_OVERLAP,
             most=_RIVALS,
         )
-        return self._rivals(
+        return self.rivals(
             [
                 start
                 for evidence, matrix in found
                 if evidence >= _RIVAL_EVIDENCE * found[0][0]
-                and (start := self._refined(Candidate(from_level(matrix, k)), k, motion, steps=10, enough=0.03)).score
+                and (start := self.refined(Candidate(from_level(matrix, k)), k, motion, steps=10, enough=0.03)).score
                 > _START_SCORE
             ]
         )
@@ -200,13 +168,13 @@ class Search:
             size = 1
             while size * max(h, w) < 2 * max(image.shape):
                 part = _grown((y, x), (h, w), size, image.shape)
-                candidate = self._refined(candidate, k, motion, steps=8, enough=0.03, part=part)
+                candidate = self.refined(candidate, k, motion, steps=8, enough=0.03, part=part)
                 if candidate.score < _PATCH_SCORE:
                     break
                 size *= 2
             else:
                 out.append(candidate)
-        return self._rivals(out)
+        return self.rivals(out)
 
     # refinement -----------------------------------------------------------------------------------------------------
 
@@ -219,20 +187,20 @@ class Search:
             few = max(self.shape) >> k < 2 * _COARSE_PX and k > self.finest
             motion = "rigid" if few and self.motion != "shift" else self.motion
             enough = 0.02 if k > self.finest else self.enough
-            rivals = self._rivals([self._followed(rival, k, motion, enough) for rival in rivals])
+            rivals = self.rivals([self._followed(rival, k, motion, enough) for rival in rivals])
         return rivals
 
     def _followed(self, rival: Candidate, k: int, motion: str, enough: float) -> Candidate:
         """A rival on the next level; by a simpler motion where too little is in the image for what is asked."""
-        best = self._refined(rival, k, motion, steps=12, enough=enough)
+        best = self.refined(rival, k, motion, steps=12, enough=enough)
         for simpler in ("rigid", "shift"):
             if best.evidence >= 0.8 * rival.evidence or motion in ("shift", simpler):
                 break
-            other = self._refined(rival, k, simpler, steps=12, enough=enough)
+            other = self.refined(rival, k, simpler, steps=12, enough=enough)
             best = max(best, other, key=lambda c: c.evidence)
         return best
 
-    def _refined(
+    def refined(
         self,
         candidate: Candidate,
         k: int,
@@ -278,18 +246,22 @@ class Search:
         (a, b), (c, d) = matrix[:, :2]
         area = a * d - b * c
         return (
-            self._away(matrix, ord_=math.inf) <= self.limits.max_shift_px + 0.5 * 2**self.finest
+            self.away(matrix, ord_=math.inf) <= self.limits.max_shift_px + 0.5 * 2**self.finest
             and abs(math.degrees(math.atan2(c - b, a + d))) <= self.limits.max_angle_deg + 0.5
             and _FAR_SCALE**-2 <= area <= _FAR_SCALE**2
         )
 
-    def _away(self, matrix: np.ndarray, ord_: float = 2) -> float:
+    def centre_shift(self, matrix: np.ndarray) -> Float64[np.ndarray, " 2"]:
+        """How far (x, y) the centre is moved in the reference [px]"""
+        return (matrix - self.still) @ (0.5 * (self.shape[1] - 1), 0.5 * (self.shape[0] - 1), 1.0)
+
+    def away(self, matrix: np.ndarray, ord_: float = 2) -> float:
         """How far the centre is moved [px]"""
-        return float(np.linalg.norm(self._centre_shift(matrix), ord_))
+        return float(np.linalg.norm(self.centre_shift(matrix), ord_))
 
     # rivals ---------------------------------------------------------------------------------------------------------
 
-    def _rivals(self, candidates: list[Candidate]) -> list[Candidate]:
+    def rivals(self, candidates: list[Candidate]) -> list[Candidate]:
         """The distinct ones among the candidates that may still win, best first."""
         candidates = [c for c in candidates if np.isfinite(c.matrix).all() and c.score > 0]
         candidates.sort(key=lambda c: -c.evidence)
@@ -300,7 +272,7 @@ class Search:
             if all(self._apart(candidate, other) > 0.02 * max(self.shape) ** 0.5 * 2**self.finest + 1 for other in out):
                 out.append(candidate)
         if len(out) > _RIVALS:  # a defect at the border makes shifts that push it off look better: the least is kept
-            last = min(out[_RIVALS - 1 :], key=lambda c: self._away(c.matrix))
+            last = min(out[_RIVALS - 1 :], key=lambda c: self.away(c.matrix))
             out = [*out[: _RIVALS - 1], last]
         return out
 
@@ -309,161 +281,6 @@ class Search:
         h, w = self.shape
         corners = np.array([[0, w - 1, 0, w - 1], [0, 0, h - 1, h - 1], [1, 1, 1, 1]])
         return float(np.abs((one.matrix - other.matrix) @ corners).max())
-
-    def _settled(self, found: list[Candidate]) -> Outcome:
-        """The least moved of those as good as the best, less what nothing determines."""
-        if found[0].score < _HOPELESS:
-            return self._outcome(found[0])
-        found, loose = self._determined(found)
-        found = self._with_repeats(found, loose)
-        equals = self._equals(found)
-        best = equals[0]
-        remarks, reason = [], ""
-        if loose:
-            remarks.append(f"nothing in the image fixes {loose.words}; that is left as it was")
-        if len(equals) > 1:
-            first, second = self._shift(equals[0]), self._shift(equals[1])
-            said = f"the pattern repeats: the shifts (dy, dx) = {first} and {second} px fit equally well"
-            remarks.append(f"{said}; the smaller was taken")
-            if self._away(equals[1].matrix) < 1.25 * self._away(best.matrix) + 1:
-                reason = f"{said}, and neither is clearly the smaller: state max_shift_px"
-        return self._outcome(best, "; ".join(remarks), reason)
-
-    def _equals(self, found: list[Candidate]) -> list[Candidate]:
-        """Those as good as the best, the least moved first; of neighbours the best."""
-        found = sorted(found, key=lambda c: -c.evidence)
-        equals = found[:1]
-        for c in found[1:]:
-            near = any(self._between(c, other) <= 4 * 2**self.finest for other in equals)
-            if not near and c.share > 0.5 * found[0].share and self._as_good(c, found[0]):
-                equals.append(c)
-        return sorted(equals, key=lambda c: self._away(c.matrix))
-
-    def _as_good(self, one: Candidate, best: Candidate) -> bool:
-        """Whether a candidate leaves hardly more unexplained than the best, where both of them see the image.
-
-        Only there: else a pattern moved by one period, which pushes a defect off the reference, would look better.
-        """
-        key = (one, best)
-        if key not in self._compared:
-            k = min(self.finest + 1, self.coarse)
-            reference = self.reference.smooth(k)
-            matrices = [onto_level(c.matrix, k) for c in (one, best)]
-            weight = seen_by_all(self.weights.level(k), np.stack(matrices), *reference.shape)
-            left = [
-                1 - refine(self.image.smooth(k), reference, weight, m, motion="none", steps=0, enough=0).score ** 2
-                for m in matrices
-            ]
-            # units of a pattern differ by chance, and so does what their exchange leaves
-            self._compared[key] = left[0] <= 1.25 * left[1] + 0.005
-        return self._compared[key]
-
-    def _with_repeats(self, found: list[Candidate], loose: Loose | None) -> list[Candidate]:
-        """With them those that a fine lattice puts nearer to no shift, and next to it."""
-        image, weight = self.image.level(self.finest), self.weights.level(self.finest)
-        size = (min(_LATTICE_PX, image.shape[0]), min(_LATTICE_PX, image.shape[1]))
-        y, x = lively(image, weight, size)
-        vectors = repeats(image[y : y + size[0], x : x + size[1]]) * 2**self.finest
-        if len(vectors) == 0:
-            return found
-        best = self._equals(found)[0]
-        for most in (5, 20, 80):  # short vectors are known to a tenth of a pixel only, and better after a few steps
-            steps = vectors @ best.matrix[:, :2].T
-            moved = self._centre_shift(best.matrix)
-            times = np.clip(np.rint(np.linalg.lstsq(steps.T, -moved, rcond=None)[0]), -most, most)
-            if not times.any():
-                break
-            nearer = self._stepped(best, times @ steps, loose)
-            if nearer is None or self._equals([*found, nearer])[0] is not nearer:
-                break
-            found = [*found, nearer]
-            expected, made = times @ steps, self._centre_shift(nearer.matrix) - moved
-            vectors = vectors * float(made @ expected / (expected @ expected))
-            best = nearer
-        steps = vectors @ best.matrix[:, :2].T
-        steps = np.concatenate((steps, steps.sum(axis=0)[None], steps[:1] - steps[1:])) if len(steps) > 1 else steps
-        moved = self._centre_shift(best.matrix)
-        nearest = min((*steps, *-steps), key=lambda step: float(np.linalg.norm(moved + step)))
-        other = self._stepped(best, nearest, loose)
-        return found if other is None else [*found, other]
-
-    def _stepped(self, candidate: Candidate, step: np.ndarray, loose: Loose | None) -> Candidate | None:
-        """A candidate moved by a step of a lattice, and refined; None where a coarser level shows that nothing fits."""
-        matrix = candidate.matrix.copy()
-        matrix[:, 2] += step
-        if loose is not None:
-            matrix = without(matrix, self.still, loose.held, self.motion, self.shape)
-        held = None if loose is None else loose.held
-        start = Candidate(matrix, light=Light(candidate.light.gain, candidate.light.offset))
-        if self.coarse > self.finest:
-            # what fits not at all is not worth steps: most images that look as if they repeated do not
-            for steps, less in ((0, 0.4), (4, 0.1)):
-                start = self._refined(start, self.finest + 1, self.motion, steps=steps, enough=0.02, held=held)
-                if start.score < candidate.score - less:
-                    return None
-        return self._refined(start, self.finest, self.motion, steps=8, enough=self.enough, held=held)
-
-    def _centre_shift(self, matrix: np.ndarray) -> Float64[np.ndarray, " 2"]:
-        """How far (x, y) the centre is moved in the reference [px]"""
-        return (matrix - self.still) @ (0.5 * (self.shape[1] - 1), 0.5 * (self.shape[0] - 1), 1.0)
-
-    def _between(self, one: Candidate, other: Candidate) -> float:
-        """Distance between where two candidates put the centre [px]"""
-        return float(np.linalg.norm(self._centre_shift(one.matrix) - self._centre_shift(other.matrix)))
-
-    def _shift(self, candidate: Candidate) -> str:
-        x, y = np.round(-self._centre_shift(candidate.matrix), 1) + 0.0  # no -0.0
-        return f"({y:.1f}, {x:.1f})"
-
-    def _determined(self, found: list[Candidate]) -> tuple[list[Candidate], Loose | None]:
-        """The candidates less the part of the motion that the images do not determine, and which part that is."""
-        best = found[0]
-        held = None
-        for k in dict.fromkeys((min(self.finest + 2, self.coarse), self.finest)):
-            pixels, weight = self.image.smooth(k), self.weights.level(k)
-            light = Light(best.light.gain)
-            refined = refine(
-                pixels, self.reference.smooth(k), weight, onto_level(best.matrix, k), motion="none", steps=0, enough=0,
-                light=light,
-            )  # fmt: skip
-            least = 0.03 + 10 / math.sqrt(max(weight.sum(), 1))
-            held = undetermined(pixels, self.reference.smooth(k), weight, refined, self.motion, least)
-            if held is None:
-                return found, None
-        out = []
-        for candidate in found:
-            matrix = without(candidate.matrix, self.still, held, self.motion, self.shape)
-            out.append(
-                self._refined(
-                    Candidate(matrix, light=candidate.light),
-                    self.finest,
-                    self.motion,
-                    steps=8,
-                    enough=self.enough,
-                    held=held,
-                )
-            )
-        out = self._rivals(out)
-        if not out or out[0].score < best.score - 0.02:  # what costs correlation was determined after all
-            return found, None
-        return out, Loose(held, _words(held, self.motion, self.shape))
-
-
-def _words(held: np.ndarray, motion: str, shape: tuple[int, int]) -> str:
-    """What a projector of parameters leaves alone, in words."""
-    count = round(float(np.trace(held)))
-    if motion in ("similarity", "affine") or count > 2:
-        return f"{count} of the {len(held)} parameters of the motion ({motion})"
-    if count == 2 and motion == "shift":
-        return "the shift"
-    # by how far corners move: an angle is told in radians
-    ways = np.linalg.svd(held)[0][:, 0] * (1, 1, *([0.5 * max(shape)] * (len(held) - 2)))
-    ways /= np.linalg.norm(ways)
-    x, y = ways[:2]
-    if math.hypot(x, y) < 0.5:
-        return "the angle"
-    x, y = np.round((x, y) if round(x, 2) > 0 or (round(x, 2) == 0 and y > 0) else (-x, -y), 2) + 0.0  # no -0.0
-    return f"the shift along (x, y) = ({x:.2f}, {y:.2f})" + (" and the angle" if count == 2 else "")
 
 
 def _grown(corner: tuple[int, int], size: tuple[int, int], times: int, shape: tuple[int, int]) -> tuple[slice, slice]:
