@@ -249,6 +249,18 @@ def test_the_same_images_and_seed_give_the_same_bytes(good, tmp_path):
     assert other.template_images == 4
 
 
+def test_memory_is_bounded_and_changes_no_result(good, tmp_path, monkeypatch):
+    used = recipe("golden-template", "threshold.false_alarm_rate=0.2", "registration.motion=shift")
+    first = fit(used, good, tmp_path / "a")
+    monkeypatch.setattr("waferlens.prepare.good.KEPT_BYTES", 0)  # every image is read twice
+    second = fit(used, good, tmp_path / "b")
+    assert first.factor == second.factor
+    assert open_bundle(tmp_path / "a").files[GOLDEN] == open_bundle(tmp_path / "b").files[GOLDEN]
+    monkeypatch.setattr("waferlens.prepare.golden.STACK_BYTES", 2 * 4 * 96 * 128)
+    third = fit(used, good, tmp_path / "c")
+    assert (third.template_images, third.calibration_images) == (2, 10)
+
+
 def test_what_stands_at_the_place_of_the_bundle_is_refused_before_the_work(good, tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("years of work")

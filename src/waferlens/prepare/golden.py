@@ -5,15 +5,13 @@ Nothing is learned by a network and no torch is needed. A run folder of such a f
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata
 import platform
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import cv2
 import numpy as np
@@ -22,13 +20,13 @@ from jaxtyping import Float32
 from waferlens import __version__
 from waferlens.bundle.files import CALIBRATION, CARD, GOLDEN, RECIPE, RUNCARD, refuse_occupied, write_bundle
 from waferlens.bundle.golden import MAD_TO_SD, GoldenSession, registered
-from waferlens.bundle.reference import Reference, fitted_reference, refuse_unusable, smoothed
+from waferlens.bundle.reference import Reference, fitted_reference, smoothed
 from waferlens.errors import FormatError, InputError, UsageError
-from waferlens.load.folder import every_image, read_page
-from waferlens.ops.conformal import Guarantee, RiskGuarantee, conformal_threshold, needed_images, risk_threshold
+from waferlens.ops.conformal import Guarantee, RiskGuarantee, conformal_threshold, risk_threshold
 from waferlens.ops.displacement import displaced, laid_by
 from waferlens.ops.photometry import gain_offset
 from waferlens.ops.registration import warped
+from waferlens.prepare.good import divided, first_of, sum_of, usable, what
 from waferlens.recipe import as_yaml
 from waferlens.recipe.golden import GoldenRecipe, Template
 from waferlens.records import Image, RunCard
@@ -37,16 +35,12 @@ GOOD = "good"
 """If the data folder has a folder of this name, that one is read: what `simulate field` and users with defects have."""
 STACK_BYTES = 512 * 2**20
 """Most memory the images of a template may take; larger images make templates of fewer [byte]"""
-KEPT_BYTES = 256 * 2**20
-"""Good images that are kept in memory after they were looked at once; more are read again [byte]"""
 PRIOR_DEGREES = 8.0
 """Weight of the neighbourhood in a pixel's spread, in images: few images tell a single pixel's spread badly."""
 PRIOR_PX = 7
 """Side of that neighbourhood [px]"""
 FINDINGS_BOUND = 100
 """False findings of one image that are counted towards a rate per mm²; an image with more is told as a whole."""
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,27 +62,6 @@ class Fitted:
     not_compared: dict[str, str]
     """Images that count as alarms, because they could not be compared, with the reason of each."""
     seconds: float
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Good:
-    """One good image of a folder."""
-
-    name: str
-    """Its path, with the page of a file that has several."""
-    path: str
-    page: int
-    kind: str
-    """Size and grey value of white; one reference serves one kind."""
-    size: int
-    """Number of its pixels."""
-    sha256: str
-    """Over kind and pixels."""
-    kept: Image | None
-
-    def read(self) -> Image:
-        """The image, from memory if it is there."""
-        return read_page(self.path, self.page) if self.kept is None else self.kept
 
 
 def fit(recipe: GoldenRecipe, data: Path, out: Path, progress: Callable[[int, int], None] | None = None) -> Fitted:
@@ -117,7 +90,7 @@ def fit(recipe: GoldenRecipe, data: Path, out: Path, progress: Callable[[int, in
     refuse_occupied(out)  # before the work, not after it
     folder = data / GOOD if (data / GOOD).is_dir() else data
     good, left_out = usable(folder)
-    told_out = f" that can be used ({len(left_out)} cannot; the first: {_first(left_out)})" if left_out else ""
+    told_out = f" that can be used ({len(left_out)} cannot; the first: {first_of(left_out)})" if left_out else ""
     most = max(2, STACK_BYTES // (4 * good[0].size))
     for_template, for_threshold = divided(recipe, good, folder, told_out, most)
     total, done = len(for_template) + len(for_threshold), 0
@@ -148,7 +121,7 @@ def fit(recipe: GoldenRecipe, data: Path, out: Path, progress: Callable[[int, in
         "template": reference.images,
         "calibration": len(for_threshold),
         "not_compared": len(not_compared),
-        "images_sha256": _sum(good, folder),
+        "images_sha256": sum_of(good, folder),
     }
     card = RunCard(
         kind="fit",
@@ -228,95 +201,6 @@ def _fitted(
     return GoldenSession(recipe, factor, reference), guarantee
 
 
-def usable(folder: Path) -> tuple[list[Good], dict[str, str]]:
-    """The good images of a folder that can be used, and the reasons why others cannot, by name.
-
-    Left out is what cannot be read, what is constant or too small, what is of another kind than most, and what shows
-    the very pixels of another: an image that is there twice says nothing new, and would count twice.
-
-    Raises:
-        InputError: there are no images, or none that are alike.
-    """
-    good: list[Good] = []
-    left_out: dict[str, str] = {}
-    room = KEPT_BYTES
-    for image in every_image(folder):
-        if isinstance(image, InputError):
-            before = left_out.get(image.path)  # several pages of a file
-            left_out[image.path] = image.reason if before is None else f"{before}; {image.reason}"
-            continue
-        name = f"{image.path} page {image.page}" if image.page else image.path
-        try:
-            refuse_unusable(image)
-        except FormatError as wrong:
-            left_out[name] = wrong.reason
-            continue
-        kind, pixels = _what(image), np.ascontiguousarray(image.pixels)
-        summed = hashlib.sha256(f"{kind} {pixels.dtype}".encode() + pixels.tobytes()).hexdigest()
-        room -= pixels.nbytes
-        good.append(Good(name, image.path, image.page, kind, pixels.size, summed, image if room >= 0 else None))
-    if not good:
-        raise InputError(folder, f"no image here can be used; the first: {_first(left_out)}")
-    kinds = Counter(one.kind for one in good).most_common()
-    kind, count = kinds[0]
-    if 2 * count <= len(good):
-        told = ", ".join(f"{number} of {each}" for each, number in kinds[:3])
-        raise InputError(folder, f"holds images of several kinds ({told}); a template needs images alike")
-    first: dict[str, str] = {}
-    kept = []
-    for one in good:
-        if one.kind != kind:
-            left_out[one.name] = f"is {one.kind}, most others are {kind}"
-        elif one.sha256 in first:
-            left_out[one.name] = f"shows the same pixels as {Path(first[one.sha256]).name}"
-        else:
-            first[one.sha256] = one.name
-            kept.append(one)
-    return kept, left_out
-
-
-def divided(
-    recipe: GoldenRecipe, paths: Sequence[T], folder: Path, remark: str = "", most: int | None = None
-) -> tuple[list[T], list[T]]:
-    """Which good images make the template and which set the threshold.
-
-    Args:
-        recipe: with a method that is fitted.
-        paths: the images, in an order that does not depend on what they show.
-        folder: to be named in errors.
-        remark: said behind their number in errors.
-        most: images that a template may have for their memory; only the recipe says it if None.
-
-    Raises:
-        InputError: one image makes no template.
-        UsageError: there are too few for the stated rate.
-    """
-    if len(paths) < 2:
-        raise InputError(
-            folder,
-            f"holds {len(paths)} image{remark}; a template needs at least 2. With one good image use direct mode: "
-            f"waferlens inspect IMAGES --bundle {recipe.name} --reference IMAGE --out DIR",
-        )
-    order = np.random.default_rng(recipe.fit.seed).permutation(len(paths))
-    largest = recipe.fit.max_template_images if most is None else min(most, recipe.fit.max_template_images)
-    rate = recipe.threshold.false_alarm_rate
-    if rate is None:
-        chosen = sorted(order[:largest])
-        return [paths[index] for index in chosen], []
-    count = max(2, min(round((1 - recipe.fit.calibration_fraction) * len(paths)), largest))
-    if recipe.threshold.per == "image" and len(paths) - count < needed_images(rate):
-        # a template of fewer images is worse, a rate without images to support it is none
-        count = max(2, len(paths) - needed_images(rate))
-        needed = needed_images(rate)
-        if len(paths) - count < needed:
-            raise UsageError(
-                f"{folder}: holds {len(paths)} good images{remark}; a false-alarm rate of {rate:.3g} takes {needed} "
-                f"to set the threshold and at least 2 more for the template. Add good images, state a higher rate "
-                f"(threshold.false_alarm_rate=…), or none (threshold.false_alarm_rate=null)"
-            )
-    return [paths[index] for index in sorted(order[:count])], [paths[index] for index in sorted(order[count:])]
-
-
 def _template(
     recipe: GoldenRecipe, good: Sequence[Image], left_out: dict[str, str], advance: Callable[[], None]
 ) -> Reference:
@@ -326,7 +210,7 @@ def _template(
         if image.pixels.shape != first.pixels.shape or image.full_scale != first.full_scale:
             raise InputError(
                 image.path,
-                f"is {_what(image)}, {Path(first.path).name} is {_what(first)}; a template needs images alike",
+                f"is {what(image)}, {Path(first.path).name} is {what(first)}; a template needs images alike",
             )
     laid: list[np.ndarray] = []
     used: list[Image] = []
@@ -443,8 +327,8 @@ def _threshold(
             if not not_compared:
                 raise
             raise UsageError(
-                f"{wrong}. Not compared with the template: {len(not_compared)}, the first {_first(not_compared)}. Take "
-                "what is no good image away, or look at the registration (registration.motion, .min_score)"
+                f"{wrong}. Not compared with the template: {len(not_compared)}, the first {first_of(not_compared)}. "
+                "Take away what is no good image, or look at the registration (registration.motion, .min_score)"
             ) from wrong
         return threshold, guarantee
     threshold, risk = risk_threshold(
@@ -473,22 +357,3 @@ def _card(recipe: GoldenRecipe, facts: dict[str, Any], factor: float, promise: s
         "them, fit again. It says nothing about which defects are found; where they are known, `evaluate` does.",
     ]
     return "\n".join(lines) + "\n"
-
-
-def _sum(good: Sequence[Good], folder: Path) -> str:
-    """sha256 over the names and pixels of the images, in order."""
-    summed = hashlib.sha256()
-    for one in good:
-        name = f"{Path(one.path).relative_to(folder).as_posix()} {one.page}"
-        summed.update(name.encode("utf-8", "surrogateescape") + b"\0" + one.sha256.encode())
-    return summed.hexdigest()
-
-
-def _first(reasons: dict[str, str]) -> str:
-    name, why = next(iter(reasons.items()))
-    return f"{Path(name).name}: {why}"
-
-
-def _what(image: Image) -> str:
-    h, w = image.pixels.shape
-    return f"{w}x{h} px with white at {image.full_scale:g}"
