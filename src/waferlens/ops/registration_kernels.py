@@ -308,7 +308,7 @@ def _pass(image, reference, weight, matrix, gain, offset, limit, cubic, row, sum
 
 
 @njit(nogil=True, cache=True, fastmath=_FAST)
-def slopes(image, other, weight, matrix, hr, wr, sums):
+def slopes(image, other, weight, matrix, hr, wr, every, sums):
     """Moments of the products of slopes, along x or y in the one image and along x or y in the other.
 
     The last axis of the sums: by x x, x, 1, x y, y, y y, counted from the centre.
@@ -316,7 +316,7 @@ def slopes(image, other, weight, matrix, hr, wr, sums):
     h, w = image.shape
     xc, yc = np.float32(0.5 * (w - 1)), 0.5 * (h - 1)
     zero = np.float32(0)
-    for y in range(1, h - 1):
+    for y in range(1 + (every - 1) // 2, h - 1, every):
         x0, x1 = _inner_columns(matrix, y, hr, wr, w)
         if x1 <= x0:
             continue

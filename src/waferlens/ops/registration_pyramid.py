@@ -26,7 +26,7 @@ class Pyramid:
 
     def __init__(self, pixels: np.ndarray) -> None:
         self._pixels = pixels
-        self._mean = float(pixels[::7, ::7].mean(dtype=np.float64))
+        self._mean = float(pixels[:: max(1, len(pixels) // 64)].mean(dtype=np.float64))
         self._levels: dict[int, np.ndarray] = {}
         self._smooth: dict[int, np.ndarray] = {}
         self._variance: dict[int, float] = {}
@@ -53,9 +53,10 @@ class Pyramid:
         return self._smooth[k]
 
     def variance(self, k: int) -> float:
-        """Of the smooth level, from every fourth pixel [grey²]"""
+        """Of the smooth level, from some 64 of its rows [grey²]"""
         if k not in self._variance:
-            some = self.smooth(k)[::4, ::4].ravel()
+            some = self.smooth(k)
+            some = some[:: max(1, len(some) // 64)].ravel()
             self._variance[k] = float(some @ some) / some.size - float(some.mean()) ** 2
         return self._variance[k]
 

@@ -33,6 +33,7 @@ BASES = {
     "affine": np.eye(6)[[2, 5, 0, 1, 3, 4]],
 }
 _DAMPING = 0.005
+_ROWS = 128  # looked at for the slopes' energy
 
 
 @dataclass(slots=True)
@@ -93,7 +94,8 @@ def refine(
         basis = BASES[motion]
         h, w = image.shape
         reach = np.abs(basis) @ (0.5 * w, 0.5 * h, 1, 0.5 * w, 0.5 * h, 1)
-        inverse = _damped(basis @ normal_matrix(image, image, weight, matrix, reference.shape) @ basis.T, reach)
+        normal = normal_matrix(image, image, weight, matrix, reference.shape, every=max(1, h // _ROWS))
+        inverse = _damped(basis @ normal @ basis.T, reach)
         if held is not None:
             free = np.eye(len(basis)) - held
             inverse = free @ inverse @ free.T
@@ -116,12 +118,15 @@ def normal_matrix(
     weight: Float32[np.ndarray, "h w"],
     matrix: Float64[np.ndarray, "2 3"],
     onto: tuple[int, int],
+    every: int = 1,
 ) -> Float64[np.ndarray, "6 6"]:
     """Sum of g f' over the overlap with a reference of shape `onto`: g and f are the slopes of the two images by the
-    six affine parameters about the centre. With an image twice it is the normal matrix of Gauss-Newton.
+    six affine parameters about the centre. With an image twice it is the normal matrix of Gauss-Newton, for which one
+    row of `every` is enough: it only weighs the parameters.
     """
     sums = np.zeros((2, 2, 6))
-    slopes(image, other, weight, matrix, onto[0], onto[1], sums)
+    slopes(image, other, weight, matrix, onto[0], onto[1], every, sums)
+    sums *= every
     out = np.empty((6, 6))
     for i in range(2):
         for j in range(2):
