@@ -228,8 +228,13 @@ def _located(path_or_name: str | Path) -> Path | None:
 def unfitted_names() -> list[str]:
     """Shipped recipes that can be opened as bundles, because they compare with whatever good part they are shown."""
     folder = resources.files("waferlens") / "recipes"
-    recipes = ((entry.name.removesuffix(".yaml"), entry.read_text("utf-8")) for entry in folder.iterdir())
-    return sorted(name for name, text in recipes if "\nstation: golden\n" in text)
+    told = {entry.name.removesuffix(".yaml"): yaml.safe_load(entry.read_text("utf-8")) for entry in folder.iterdir()}
+
+    def station(name: str) -> str | None:
+        recipe = told.get(name) or {}
+        return recipe.get("station") or (station(recipe["extends"]) if "extends" in recipe else None)
+
+    return sorted(name for name in told if station(name) == "golden")
 
 
 def _of_recipe(path_or_name: str | Path) -> Bundle:

@@ -47,7 +47,7 @@ def golden_lines(result: Mapping[str, Any]) -> list[str]:
             lines.append(f"  not compared               {number} {role} images: no registration, or of another kind")
     for rule, told in result.get("located", {}).items():
         shown = ", ".join(
-            f"{name} {told[key]['value']:.3f} [{told[key]['low']:.3f}, {told[key]['high']:.3f}]"
+            f"{name} {_number(told[key])}"
             for key, name in (("f", "F"), ("precision", "precision"), ("recall", "recall"))
         )
         name = "overlap (IoU 0.33)" if rule == "iou_0.33" else "centre in the box"
@@ -97,5 +97,14 @@ def _interval(told: Mapping[str, Any], key: str) -> str:
     return f"{_percent(told[key])} [{_percent(told['low'])}, {_percent(told['high'])}]"
 
 
+def _number(told: Mapping[str, Any]) -> str:
+    """A figure with its interval; precision is not known where nothing was found."""
+    if told["value"] is None:
+        return "not known"
+    interval = "" if told["low"] is None else f" [{told['low']:.3f}, {told['high']:.3f}]"
+    return f"{told['value']:.3f}{interval}"
+
+
 def _percent(share: float) -> str:
-    return f"{100 * share:.2g} %"
+    percent = 100 * share
+    return f"{percent:.0f} %" if percent >= 10 else f"{percent:.2g} %"

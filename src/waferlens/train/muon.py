@@ -1,8 +1,8 @@
 """Muon: momentum whose steps are made orthogonal, for the weights that are matrices.
 
 A gradient of a layer is often nearly of low rank: a few directions learn and the others wait. Muon takes the matrix
-with the same row and column spaces whose singular values are all one, so that every direction learns at one pace. Here
-a network reached in six CPU-minutes what AdamW needed ten for (docs/train.md).
+with the same row and column spaces whose singular values are all one, so that every direction learns at one pace.
+After 1,500 steps `hole-fast` stood at RMSE 2.71 on validation where AdamW stood at 2.89 (docs/train.md).
 
 Source: K. Jordan et al., "Muon: an optimizer for hidden layers in neural networks" (2024); Newton-Schulz iteration with
 its coefficients from there; Bernstein, Newhouse, arXiv:2409.20325. What is no matrix learns by AdamW: Loshchilov,
