@@ -17,14 +17,13 @@ from jaxtyping import Bool, Float
 _BLOCK = 4
 """Side of the blocks whose means are compared [px]. The noise of the reference pulls a least-squares gain towards 0 by
 its share of the reference's variance; in the means of 16 pixels that share is a sixteenth."""
-_GRID = (
-    80  # blocks looked at along either side: the error of the gain is below a hundredth of the noise over the contrast
-)
+_GRID = 64  # blocks looked at along either side: the gain is then known to a hundredth of noise over contrast
 _PIXELS = 16_384  # looked at where means of blocks say little
 _FEWEST = 512  # with fewer of them every pixel is looked at
 _ROUNDS = 12  # of trimming at most
 _TRIM = 2.5  # residuals beyond this many robust standard deviations are left out
 _PAIRS, _JUDGES = 8, 200  # pixels of a class that lines are drawn through, and those that judge the lines
+_SOME = 500  # of a class that these are chosen from
 _HOT = 1e-3  # share of the pixels, at either end, that no class is made of
 _MAD = 1.4826  # standard deviation of a normal distribution over its median absolute deviation
 
@@ -89,7 +88,9 @@ def _start(x: np.ndarray, y: np.ndarray, bright: np.ndarray) -> tuple[float, flo
     """A first line: through one dark and one bright pixel, with the least medians of what it leaves in both classes."""
     ends, judges = [], []
     for part in (~bright, bright):
-        order = np.flatnonzero(part)[np.argsort(y[part], kind="stable")]
+        some = np.flatnonzero(part)
+        some = some[:: max(1, some.size // _SOME)]
+        order = some[np.argsort(y[some], kind="stable")]
         ends.append(order[((np.arange(_PAIRS) + 0.5) * order.size / _PAIRS).astype(int)])
         judges.append(order[np.linspace(0, order.size - 1, min(_JUDGES, order.size)).astype(int)])
     low, high = (pair.ravel() for pair in np.meshgrid(*ends))
@@ -130,8 +131,11 @@ def _sample(image: np.ndarray, reference: np.ndarray, seen: np.ndarray) -> tuple
             part = np.s_[step // 2 :: step, step // 2 :: step]
             single = counted[part] > 0
             by_pixel = y[part][single].astype(np.float64), x[part][single].astype(np.float64)
+            if np.std(by_block[1]) > 0.5 * np.std(by_pixel[1]):
+                return by_block
             # a pattern finer than the blocks is gone in their means
-            return by_block if np.std(by_block[1]) > 0.5 * np.std(by_pixel[1]) else by_pixel
+            if image.size > 2 * _PIXELS:
+                return by_pixel
     y, x = image[seen].astype(np.float64), reference[seen].astype(np.float64)
     known = np.isfinite(x) & np.isfinite(y)
     return y[known], x[known]
