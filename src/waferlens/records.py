@@ -16,7 +16,10 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Float64, Int64
+
+COUNTS_PER_UM = 32.0
+"""Counts of the stage's encoders, and of the auto-focus sensor, in one µm (S0)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +101,58 @@ class Image:
     """Pixel size, if a tag of the file says it [nm]"""
     path: str = ""
     page: int = 0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class StageTrace:
+    """What a scanning stage and its auto-focus sensor wrote down, sample by sample, in the raw units of the machine."""
+
+    x_counts: Int64[np.ndarray, " m"]
+    """Encoder of the scan axis; `COUNTS_PER_UM` counts are one µm [count]"""
+    y_counts: Int64[np.ndarray, " m"]
+    """Encoder of the axis across the scan [count]"""
+    z_counts: Int64[np.ndarray, " m"]
+    """Auto-focus reading as it came: it grows **downwards**, 0 at `z_ref_um` above the carrier [count]"""
+    valid: Bool[np.ndarray, " m"]
+    """The machine's own flag."""
+    objective_z_um: Float64[np.ndarray, " m"] | None = None
+    """Height of the plane of focus above the carrier, positive up, if the trace tells it [um]"""
+    z_ref_um: float = 775.0
+    """Height above the carrier at which the raw reading is 0; a constant of the machine [um]"""
+    rate_hz: float = 8000.0
+    """Samples a second [Hz]"""
+    further: dict[int, np.ndarray] = field(default_factory=dict)
+    """Every other column of the file by its number from 0, kept as it came."""
+    header: tuple[str, ...] = ()
+    """The header rows as they came."""
+
+    @property
+    def z_um(self) -> Float64[np.ndarray, " m"]:
+        """Heights above the carrier, positive up; readings that are not valid included [um]"""
+        return self.z_ref_um - self.z_counts / COUNTS_PER_UM
+
+
+@dataclass(frozen=True, slots=True)
+class Product:
+    """What is known of a product before it is looked at: its nominal stack."""
+
+    die_thickness_um: float
+    """Nominal thickness of its lowest die [um]"""
+    level_tops_um: tuple[float, ...]
+    """Nominal height of the top of each level above the carrier, rising; the last is the top of the stack [um]"""
+
+
+@dataclass(frozen=True, slots=True)
+class Die:
+    """A site of the die lattice in a field or swath."""
+
+    box_um: tuple[float, float, float, float]
+    """x0 y0 x1 y1 in the frame of the image, from the outer edge of its first pixel; may reach beyond it [um]"""
+    state: Literal["present", "missing", "unsure"]
+    top_um: float | None = None
+    """Height of its top level above the carrier; None where it is missing or unknown [um]"""
+    levels: tuple[tuple[float, float, float, float, float], ...] = ()
+    """Of each level x0 y0 x1 y1 and its top, the lowest first [um]"""
 
 
 @dataclass(slots=True)

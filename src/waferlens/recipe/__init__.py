@@ -10,9 +10,19 @@ from waferlens.recipe.hole import HoleRecipe
 from waferlens.recipe.reading import build, read_model, read_tree, shipped_names
 from waferlens.recipe.sections import Recipe
 from waferlens.recipe.station import station_model
+from waferlens.recipe.wafer import WaferRecipe
 from waferlens.recipe.writing import as_yaml
 
-__all__ = ["GoldenRecipe", "HoleRecipe", "Recipe", "as_yaml", "load_recipe", "read_model", "recipe_names"]
+__all__ = [
+    "GoldenRecipe",
+    "HoleRecipe",
+    "Recipe",
+    "WaferRecipe",
+    "as_yaml",
+    "load_recipe",
+    "read_model",
+    "recipe_names",
+]
 
 
 def recipe_names() -> list[str]:

@@ -8,9 +8,10 @@ from waferlens.errors import Fault, RecipeError
 from waferlens.recipe.golden import GoldenRecipe
 from waferlens.recipe.hole import HoleRecipe
 from waferlens.recipe.sections import Recipe
+from waferlens.recipe.wafer import WaferRecipe
 from waferlens.recipe.yamltree import Node
 
-STATIONS = ("hole", "golden")
+STATIONS = ("hole", "golden", "wafer")
 """The stations that have recipes."""
 
 
@@ -29,6 +30,8 @@ def station_model(tree: Node, faults: list[Fault]) -> type[Recipe]:
             return HoleRecipe
         case ["golden"]:
             return GoldenRecipe
+        case ["wafer"]:
+            return WaferRecipe
         case _:
             what = f"station = {said.plain()}: unknown station; one of {', '.join(STATIONS)}"
             raise RecipeError([*faults, Fault(said.where, what)])

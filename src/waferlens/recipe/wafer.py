@@ -1,0 +1,115 @@
+"""Recipes of the wafer station: an optical scan of a high-topology wafer in, a height map out."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from waferlens.recipe.faults import disagreement
+from waferlens.recipe.sections import Calibration, Recipe, Section, Train, Weight
+from waferlens.recipe.wafer_models import WaferModel
+
+Known = Literal["objective", "product", "track"]
+"""What a line may know beside the image: height of focus a column, nominal stack, auto-focus track."""
+
+
+class WaferInput(Section):
+    """What the network is shown."""
+
+    scene: Literal["fields", "nyu"] = "fields"
+    """Fields of a wafer, or the indoor views of NYU Depth v2 that S3 trains on."""
+    height_px: Annotated[int, Field(ge=16)] = 684
+    """Rows [px]"""
+    width_px: Annotated[int, Field(ge=16)] = 684
+    """Columns [px]"""
+    pitch_um: Annotated[float, Field(gt=0.0)] | None = 8.197
+    """Distance of neighbouring pixels; images of another pitch are averaged over areas of this size; null scales the
+    whole image to height_px x width_px, whatever it shows [um]"""
+    channels: Literal[1, 3] = 1
+    """Channels of the image; a grey image is repeated, a colour image averaged."""
+    known: tuple[Known, ...] = ()
+    """What it is told beside the image; each may be missing at inspection."""
+
+
+class WaferTarget(Section):
+    """What the network predicts."""
+
+    unit: Literal["um", "m"] = "um"
+    """Unit of the map."""
+    full_scale: Annotated[float, Field(gt=0.0)] = 781.25
+    """The height, or depth, that stands for 1 [unit]; 781.25 um are the 25,000 counts of S0's sensor"""
+    sigma: bool = False
+    """Predict the spread of the error of each pixel."""
+    classes: bool = False
+    """Predict for each pixel whether it shows a die, a street, or the site of a missing die."""
+
+
+class WaferLoss(Section):
+    """What training makes small."""
+
+    supervision: Literal["dense", "track", "mixed"] = "dense"
+    """Dense height maps, the auto-focus track alone (the soft maximum of the prediction over y, lag and pooling as the
+    sensor has them), or both: dense maps for some wafers and the track for all."""
+    pixel: Literal["l1", "mse", "berhu"] = "l1"
+    """Error of a pixel, in units of the full scale; berhu is that of Laina et al. 2016."""
+    sigma_weight: Weight = 0.0
+    """Weight of the likelihood of sigma given the error; the height gets no gradient from it."""
+    class_weight: Weight = 0.0
+    """Weight of the cross-entropy of the classes."""
+    track_weight: Weight = 1.0
+    """Weight of the track's term, where the track supervises."""
+    mask_zero: bool = False
+    """Leave pixels of depth 0 out: in NYU Depth v2 they were not measured."""
+
+
+class WaferTrain(Train):
+    """How a network of this station is trained."""
+
+    optimizer: Literal["adamw", "muon", "sgd"] = "adamw"  # type: ignore[assignment]
+    """How weights follow their gradients."""
+    momentum: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.9
+    """Of sgd."""
+    crop_px: Annotated[int, Field(ge=32)] | None = None
+    """Side of the square cut from each field in training; null takes all of it [px]"""
+    forget_known: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.3
+    """Share of the fields for which each of `input.known` is hidden, one by one, so that each may be missing."""
+
+
+class WaferRecipe(Recipe):
+    """One system of the wafer station."""
+
+    station: Literal["wafer"]
+    """The station it belongs to."""
+    input: WaferInput = WaferInput()
+    """What the network is shown."""
+    target: WaferTarget = WaferTarget()
+    """What the network predicts."""
+    model: WaferModel
+    """The network."""
+    loss: WaferLoss = WaferLoss()
+    """What training makes small."""
+    train: WaferTrain = WaferTrain()
+    """How the network is trained."""
+    calibration: Calibration = Calibration()
+    """How its intervals are calibrated."""
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> WaferRecipe:
+        faults: list[tuple[str, str]] = []
+        if self.model.kind != "wafer-fast":
+            if self.input.known:
+                faults.append(("input.known", f"{self.model.kind} is shown the image alone; set input.known=[]"))
+            if self.target.classes:
+                faults.append(("target.classes", f"{self.model.kind} tells heights only; set target.classes=false"))
+        if self.loss.sigma_weight and not self.target.sigma:
+            faults.append(("loss.sigma_weight", "needs target.sigma: true"))
+        if self.loss.class_weight and not self.target.classes:
+            faults.append(("loss.class_weight", "needs target.classes: true"))
+        if self.input.scene == "nyu" and self.loss.supervision != "dense":
+            faults.append(("loss.supervision", "NYU Depth v2 has no auto-focus track; set dense"))
+        if self.model.kind == "wafer-fast" and len(self.model.widths) != len(self.model.blocks):
+            faults.append(("model.blocks", f"{len(self.model.widths)} widths need as many blocks"))
+        if faults:
+            raise disagreement(faults)
+        return self
