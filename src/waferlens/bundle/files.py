@@ -70,12 +70,12 @@ class Bundle:
     @cached_property
     def runcard(self) -> dict[str, Any]:
         """How the bundle was made."""
-        return self._json(RUNCARD)
+        return self.json(RUNCARD)
 
     @cached_property
     def parity(self) -> dict[str, Any] | None:
         """The agreement of ONNX Runtime with the training framework; None if nothing was exported."""
-        return self._json(PARITY) if PARITY in self.files else None
+        return self.json(PARITY) if PARITY in self.files else None
 
     @cached_property
     def calibration(self) -> Calibration:
@@ -87,7 +87,7 @@ class Bundle:
         if CALIBRATION not in self.files:
             return Calibration()
         try:
-            return Calibration.from_json(self._json(CALIBRATION))
+            return Calibration.from_json(self.json(CALIBRATION))
         except (KeyError, TypeError, ValueError) as wrong:
             told = f"{type(wrong).__name__}: {wrong}"
             raise BundleError(f"{self.path}: {CALIBRATION} is not a calibration this version reads ({told})") from wrong
@@ -95,12 +95,12 @@ class Bundle:
     @cached_property
     def calibrated_on(self) -> dict[str, Any]:
         """The data its calibration came from; empty if it has none."""
-        return dict(self._json(CALIBRATION).get("data") or {}) if CALIBRATION in self.files else {}
+        return dict(self.json(CALIBRATION).get("data") or {}) if CALIBRATION in self.files else {}
 
     @cached_property
     def threshold(self) -> dict[str, Any]:
         """Of a fitted golden recipe: the factor and what it promises; empty if the bundle states none."""
-        return dict(self._json(CALIBRATION).get("threshold") or {}) if CALIBRATION in self.files else {}
+        return dict(self.json(CALIBRATION).get("threshold") or {}) if CALIBRATION in self.files else {}
 
     @property
     def model(self) -> bytes:
@@ -113,7 +113,12 @@ class Bundle:
             raise BundleError(f"{self.path}: there is no {MODEL} in this bundle; nothing in it was learned")
         return self.files[MODEL]
 
-    def _json(self, name: str) -> dict[str, Any]:
+    def json(self, name: str) -> dict[str, Any]:
+        """A part of the bundle that is JSON.
+
+        Raises:
+            BundleError: it is none.
+        """
         try:
             return json.loads(self.files[name])
         except ValueError as wrong:

@@ -27,16 +27,10 @@ class Session:
     """
 
     def __init__(self, bundle: Bundle, threads: int = 1) -> None:
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
-        options.log_severity_level = 3  # errors only: warnings about a graph are for whoever exports it
-        # waiting threads that spin would take the core from the thread that decodes
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0" if threads == 1 else "1")
         try:
-            self._session = onnxruntime.InferenceSession(bundle.model, options, providers=["CPUExecutionProvider"])
+            self._session = onnxruntime.InferenceSession(
+                bundle.model, session_options(threads), providers=["CPUExecutionProvider"]
+            )
         except Exception as wrong:  # onnxruntime raises classes of its own, made at run time, without a common base
             raise BundleError(f"{bundle.path}: model.onnx cannot be loaded: {_first_line(wrong)}") from wrong
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
@@ -80,6 +74,19 @@ class Session:
             if sigma is not None:
                 sigma[at : at + SLICE] = found[1].reshape(-1, h, w)
         return depth, sigma
+
+
+def session_options(threads: int) -> onnxruntime.SessionOptions:
+    """How ONNX Runtime runs every network of ours: in order, with so many threads inside one call."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+    options.log_severity_level = 3  # errors only: warnings about a graph are for whoever exports it
+    # waiting threads that spin would take the core from the thread that decodes
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0" if threads == 1 else "1")
+    return options
 
 
 def _size(bundle: Bundle, shape: list[Any]) -> tuple[int, int]:

@@ -1,0 +1,88 @@
+"""What makes the sigma of a wafer's height map honest: a factor for each kind of pixel, measured on wafers that taught
+the network nothing.
+
+Pixels are sorted by the class the network gives them (die, street, missing die) and by how sure it says it is; each
+group has its own quantile of |error| / sigma. One factor for all would be right on average only: too wide where the
+picture tells the height, too narrow where it cannot know.
+
+Source: Mondrian conformal prediction: Vovk, Gammerman, Shafer, "Algorithmic learning in a random world" (2005),
+section 4.5; |error| / sigma as the score: Lei et al., JASA 113 (2018) 1094.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float32, Int64
+
+from waferlens.errors import UsageError
+
+FORMAT_VERSION = 1
+NORMAL_90 = 1.6448536
+"""Half-width of the 90 % interval of a normal distribution in its standard deviations."""
+SIGMA_LEVEL = "0.9"
+"""The level whose half-width, over `NORMAL_90`, is told as sigma."""
+
+
+@dataclass(frozen=True, slots=True)
+class WaferCalibration:
+    """Factors on the network's sigma by group, and where they came from."""
+
+    sigma_edges_um: Sequence[Sequence[float]] = ((),)
+    """Inner edges of the bins of sigma, one row a class; one row for networks without classes [um]"""
+    quantiles: Mapping[str, Sequence[Sequence[float]]] = field(default_factory=dict)
+    """By level as "0.9": of each class and bin, the quantile of |error| / sigma."""
+    constant_um: Mapping[str, float] = field(default_factory=dict)
+    """By level: half-width of the best interval of constant width, to judge ours by [um]"""
+    data: Mapping[str, Any] = field(default_factory=dict)
+    """Where it came from: folder, world, fields, wafers, inputs that were known."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data; `from_json` gives an equal calibration back."""
+        return {"version": FORMAT_VERSION, "kind": "wafer", **asdict(self)}
+
+    @staticmethod
+    def from_json(told: Mapping[str, Any]) -> WaferCalibration:
+        """Reads what `to_json` wrote.
+
+        Raises:
+            KeyError, TypeError, ValueError: it is of another kind or version.
+        """
+        if told["version"] != FORMAT_VERSION or told.get("kind") != "wafer":
+            raise ValueError(f"version {told['version']}, kind {told.get('kind')}; expected {FORMAT_VERSION}, wafer")
+        return WaferCalibration(told["sigma_edges_um"], told["quantiles"], told["constant_um"], told["data"])
+
+    def groups(
+        self, sigma_um: Float32[np.ndarray, " n"], kind: Int64[np.ndarray, " n"] | None
+    ) -> tuple[Int64[np.ndarray, " n"], Int64[np.ndarray, " n"]]:
+        """Class and bin of each pixel.
+
+        Args:
+            sigma_um: As the network says it [um]
+            kind: Its class, by number; None if it tells none.
+        """
+        kind = np.zeros(len(sigma_um), np.int64) if kind is None else kind
+        bins = np.zeros(len(sigma_um), np.int64)
+        for one, edges in enumerate(self.sigma_edges_um):
+            here = kind == one
+            bins[here] = np.searchsorted(np.asarray(edges, np.float32), sigma_um[here], side="right")
+        return kind, bins
+
+    def half_width_um(
+        self, sigma_um: Float32[np.ndarray, "h w"], kind: Int64[np.ndarray, "h w"] | None, level: float
+    ) -> Float32[np.ndarray, "h w"]:
+        """Half-width of the interval of every pixel [um].
+
+        Raises:
+            UsageError: the level is not calibrated.
+        """
+        key = f"{level:g}"
+        if key not in self.quantiles:
+            known = ", ".join(sorted(self.quantiles)) or "none"
+            raise UsageError(f"no intervals of level {level:g} in this bundle; calibrated: {known}")
+        factors = np.asarray(self.quantiles[key], np.float32)
+        rows, bins = self.groups(sigma_um.ravel(), None if kind is None else kind.ravel())
+        return (sigma_um.ravel() * factors[rows, bins]).reshape(sigma_um.shape)
