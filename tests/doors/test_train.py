@@ -50,7 +50,7 @@ def tiny(name: str, *more: str) -> HoleRecipe:
 def test_every_recipe_runs_from_data_to_bundle(name: str, data: Path, tmp_path: Path, capsys) -> None:  # type: ignore[no-untyped-def]
     result = train(tiny(name), data, tmp_path / "run", threads=1)
     assert result.epochs == 1
-    assert np.isfinite(result.rmse_validation)
+    assert np.isfinite(result.validation)
     card = json.loads((tmp_path / "run" / "runcard.json").read_text())
     assert card["data"]["world"] == "hole-sim"
     assert str(data) not in (tmp_path / "run" / "runcard.json").read_text()

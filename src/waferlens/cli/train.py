@@ -51,7 +51,7 @@ def train(
         emit_json(result)
     else:
         say(
-            f"{out}: {result.epochs} epochs, RMSE {result.rmse_validation:.3f} grey on validation, "
+            f"{out}: {result.epochs} epochs, {result.reached} on validation, "
             f"{result.cpu_seconds / 60:.1f} CPU-min (ended by {result.stopped})"
         )
 

@@ -1,4 +1,4 @@
-"""A network of the wafer station as it is exported: pictures and what a line knows in, heights in their own unit out."""
+"""A network of the wafer station as it is exported: a picture and what a line knows in, heights in their unit out."""
 
 from __future__ import annotations
 

@@ -20,6 +20,7 @@ Source: pixel shuffle: Shi et al., CVPR 2016 (arXiv:1609.05158); residual blocks
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from jaxtyping import Float
@@ -129,7 +130,7 @@ class WaferFastNet(nn.Module):
         self.context = nn.ModuleList(ColumnContext(width, facts) for width in widths)
         self.lift = nn.ModuleList(
             nn.Sequential(nn.Conv2d(coarse, 4 * fine, 1), nn.PixelShuffle(2))
-            for fine, coarse in zip(widths[:-1], widths[1:], strict=True)
+            for fine, coarse in pairwise(widths)
         )
         self.up = nn.ModuleList(
             nn.Sequential(*(Residual(width, width) for _ in range(count)))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import importlib.metadata
 import json
 import logging
@@ -15,29 +14,24 @@ from pathlib import Path
 from typing import Any
 
 import lightning
-import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from safetensors.torch import load_file, save_file
 
 from waferlens import __version__
 from waferlens.errors import InputError, UsageError
-from waferlens.formats import challenge
-from waferlens.load.challenge import SimArrays, load_sim, scan
-from waferlens.models import build, build_discriminator, describe
-from waferlens.prepare.splits import split_all, split_of
-from waferlens.recipe import as_yaml
-from waferlens.recipe.hole import HoleRecipe, Pix2Pix
+from waferlens.models import describe
+from waferlens.recipe import HoleRecipe, WaferRecipe, as_yaml
+from waferlens.recipe.hole import Pix2Pix
 from waferlens.records import RunCard
-from waferlens.train.batches import Batches
-from waferlens.train.tasks import DepthTask, Pix2PixTask
+from waferlens.train.callbacks import CpuBudget, Curves
+from waferlens.train.setup import Metric, Setup, Task
 
 WEIGHTS = "weights.safetensors"
 LAST = "last.ckpt"
 CURVES = "metrics.csv"
 DATA = "data.json"
 """Where the data lies on this machine; stays in the run, never enters a bundle."""
-EVALUATION_BATCH = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,15 +40,31 @@ class Trained:
 
     run: str
     epochs: int
-    rmse_validation: float
-    """[grey]"""
+    metric: Metric
+    validation: float
+    """The metric of the best epoch, in its unit."""
     cpu_seconds: float
     stopped: str
     """Why it ended: `epochs`, `budget` or `patience`."""
 
+    @property
+    def reached(self) -> str:
+        """The metric in words."""
+        return f"{self.metric.label} {self.validation:.3f} {self.metric.unit}"
+
+    def as_json(self) -> dict[str, Any]:
+        """The result as plain data, the metric under its own name."""
+        return {
+            "run": self.run,
+            "epochs": self.epochs,
+            self.metric.name: self.validation,
+            "cpu_seconds": self.cpu_seconds,
+            "stopped": self.stopped,
+        }
+
 
 def train(
-    recipe: HoleRecipe,
+    recipe: HoleRecipe | WaferRecipe,
     data: Path,
     out: Path,
     *,
@@ -66,7 +76,7 @@ def train(
 
     Args:
         recipe: The recipe.
-        data: Folder in the challenge's layout with depth maps; split by structure.
+        data: Folder with truth, as the recipe's station has it; split by structure or by wafer.
         out: The run's folder. If it holds an interrupted run of the same recipe, that run goes on from its last epoch.
         start: A finished run whose weights it begins with, such as one on simulated data before the user's own; its
             network must be the same. None begins with fresh weights.
@@ -85,38 +95,33 @@ def train(
     if threads is not None:
         torch.set_num_threads(threads)
     log = _log(out)
-    arrays = load_sim(scan(data), keep=lambda hole: split_of(hole.structure) in {"train", "validation"})
-    _require_size(recipe, arrays, data)
-    sides = split_all(arrays.structure)
-    for side in ("train", "validation"):
-        if not (sides == side).any():
-            raise InputError(data, f"no structure falls into the {side} split; simulate more structures")
-    module = _Data(recipe, arrays, sides)
-    log.info("%d images to train on, %d to validate, from %s", *module.counts(), data)
-    for problem in arrays.problems:
+    made = _setup(recipe, data)
+    metric = made.metric
+    log.info("%d images to train on, %d to validate, from %s", *made.counts, data)
+    for problem in made.problems:
         log.warning("left out: %s", problem)
 
     lightning.seed_everything(recipe.train.seed, workers=False, verbose=False)
-    task = _task(recipe, module)
+    task = made.task()
     resume = out / LAST
     if resume.exists():  # its weights come from the checkpoint, whatever `start` says now
         before = json.loads((out / DATA).read_text()).get("started_from")
     else:
-        before = None if start is None else _begin_with(task, recipe, start)
+        before = None if start is None else _begin_with(task, recipe, metric, start)
     (out / DATA).write_text(json.dumps({"folder": str(data.resolve()), "started_from": before}) + "\n")
-    best = ModelCheckpoint(out, filename="best", monitor="rmse_validation", enable_version_counter=False)
+    best = ModelCheckpoint(out, filename="best", monitor=metric.name, enable_version_counter=False)
     last = ModelCheckpoint(out, filename="last", enable_version_counter=False)
-    curves = Curves(out / CURVES)
+    curves = Curves(out / CURVES, metric)
     budget = CpuBudget(recipe.train.budget_cpu_minutes)
     callbacks: list[Callback] = [curves, best, last, budget]
     if recipe.train.early_stop_patience is not None:
-        callbacks.append(EarlyStopping("rmse_validation", patience=recipe.train.early_stop_patience))
+        callbacks.append(EarlyStopping(metric.name, patience=recipe.train.early_stop_patience))
     with warnings.catch_warnings():
         # Lightning advises worker processes and log intervals; the data is in memory and the log is our own.
         warnings.filterwarnings("ignore", module="lightning")
         trainer = _trainer(recipe, out, callbacks, quiet)
         # weights_only: a checkpoint of a run folder may come from anywhere
-        trainer.fit(task, module, ckpt_path=resume if resume.exists() else None, weights_only=True)
+        trainer.fit(task, made.module, ckpt_path=resume if resume.exists() else None, weights_only=True)
     if trainer.interrupted:
         raise KeyboardInterrupt
     stopped = _why(trainer, budget)
@@ -126,111 +131,30 @@ def train(
         {name.removeprefix(prefix): value.contiguous() for name, value in weights.items() if name.startswith(prefix)},
         out / WEIGHTS,
     )
-    result = Trained(str(out), trainer.current_epoch, float(best.best_model_score), round(task.cpu_seconds, 1), stopped)
-    card = _card(recipe, data, arrays, result, started, time.perf_counter() - wall)
+    result = Trained(
+        str(out), trainer.current_epoch, metric, float(best.best_model_score), round(task.cpu_seconds, 1), stopped
+    )
+    card = _card(recipe, made.facts, result, started, time.perf_counter() - wall)
     if before is not None:
         card.results["started_from"] = before
     (out / "runcard.json").write_text(json.dumps(asdict(card), indent=2) + "\n")
     curves.draw(out / "curves.png")
-    log.info("ended (%s) after %d epochs: rmse %.3f grey on validation", stopped, result.epochs, result.rmse_validation)
+    log.info("ended (%s) after %d epochs: %s on validation", stopped, result.epochs, result.reached)
     return result
 
 
-class _Data(lightning.LightningDataModule):
-    """Thin: arrays in, one `Batches` an epoch out."""
+def _setup(recipe: HoleRecipe | WaferRecipe, data: Path) -> Setup:
+    """Data and task of the recipe's station."""
+    if isinstance(recipe, WaferRecipe):
+        from waferlens.train.wafer import wafer_setup  # only where spoken: the stations do not need each other
 
-    def __init__(self, recipe: HoleRecipe, arrays: SimArrays, sides: np.ndarray) -> None:
-        super().__init__()
-        self.recipe, self.arrays = recipe, arrays
-        self.train_rows = np.flatnonzero(sides == "train")
-        self.validation_rows = np.flatnonzero(sides == "validation")
-        self._train = (arrays.sem[self.train_rows], arrays.depth[self.train_rows])
-        self._validation = (arrays.sem[self.validation_rows], arrays.depth[self.validation_rows])
+        return wafer_setup(recipe, data)
+    from waferlens.train.hole import hole_setup
 
-    def counts(self) -> tuple[int, int]:
-        return len(self.train_rows), len(self.validation_rows)
-
-    def train_dataloader(self) -> Batches:
-        spec, epoch = self.recipe.train, self.trainer.current_epoch if self.trainer else 0
-        return Batches(*self._train, spec.batch, spec.augment, spec.seed, epoch)
-
-    def val_dataloader(self) -> Batches:
-        return Batches(*self._validation, EVALUATION_BATCH)
+    return hole_setup(recipe, data)
 
 
-class Curves(Callback):
-    """Learning curves as a table, one row an epoch; a resumed run goes on with it."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.started = time.perf_counter()
-
-    def on_train_epoch_end(self, trainer: lightning.Trainer, task: DepthTask) -> None:
-        values = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        row = {
-            "epoch": trainer.current_epoch,
-            "rmse_validation": values.pop("rmse_validation", float("nan")),
-            "lr": trainer.optimizers[0].param_groups[0]["lr"],
-            "cpu_seconds": round(task.cpu_seconds, 2),
-            **dict(sorted(values.items())),
-        }
-        known = self.read()
-        rows = [line for line in known if int(line["epoch"]) < trainer.current_epoch]
-        rows.append({name: repr(value) for name, value in row.items()})
-        with self.path.open("w", newline="") as file:
-            writer = csv.DictWriter(file, row.keys(), lineterminator="\n", extrasaction="ignore", restval="")
-            writer.writeheader()
-            writer.writerows(rows)
-
-    def read(self) -> list[dict[str, str]]:
-        if not self.path.exists():
-            return []
-        with self.path.open(newline="") as file:
-            return list(csv.DictReader(file))
-
-    def draw(self, path: Path) -> None:
-        """Draws validation error and training loss over the epochs."""
-        import matplotlib
-
-        matplotlib.use("Agg")
-        from matplotlib import pyplot
-
-        rows = self.read()
-        epochs = [int(row["epoch"]) + 1 for row in rows]
-        figure, left = pyplot.subplots(figsize=(6, 3.5), layout="constrained")
-        right = left.twinx()
-        left.plot(epochs, [float(row["rmse_validation"]) for row in rows], "o-", color="#1f5fa8", ms=3)
-        right.plot(epochs, [float(row["loss"]) for row in rows], color="#b0b0b0")
-        left.set(xlabel="epoch", ylabel="validation RMSE [grey]", yscale="log")
-        right.set(ylabel="training loss", yscale="symlog")
-        figure.savefig(path, dpi=120)
-        pyplot.close(figure)
-
-
-class CpuBudget(Callback):
-    """Ends a run at the end of the epoch that passes its CPU time."""
-
-    def __init__(self, minutes: float) -> None:
-        self.seconds = 60 * minutes
-        self.spent = False
-
-    def on_train_epoch_end(self, trainer: lightning.Trainer, task: DepthTask) -> None:
-        if task.cpu_seconds > self.seconds and trainer.current_epoch + 1 < (trainer.max_epochs or 0):
-            self.spent = True
-            trainer.should_stop = True
-
-
-def _task(recipe: HoleRecipe, module: _Data) -> DepthTask:
-    network = build(recipe)
-    if recipe.train.channels_last:
-        network = network.to(memory_format=torch.channels_last)
-    steps = recipe.train.epochs * len(Batches(*module._train, recipe.train.batch, recipe.train.augment))
-    if isinstance(recipe.model, Pix2Pix):
-        return Pix2PixTask(network, build_discriminator(recipe), recipe, steps)
-    return DepthTask(network, recipe, steps)
-
-
-def _begin_with(task: DepthTask, recipe: HoleRecipe, start: Path) -> dict[str, Any]:
+def _begin_with(task: Task, recipe: HoleRecipe | WaferRecipe, metric: Metric, start: Path) -> dict[str, Any]:
     """Loads the weights of a finished run, and tells what that run was."""
     if not (start / WEIGHTS).exists():
         raise InputError(start, f"holds no finished training run (no {WEIGHTS})")
@@ -240,11 +164,11 @@ def _begin_with(task: DepthTask, recipe: HoleRecipe, start: Path) -> dict[str, A
         different = sorted(key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key))
         raise UsageError(f"{start}: its network differs in {', '.join(f'model.{key}' for key in different)}")
     task.network.load_state_dict(load_file(start / WEIGHTS))
-    told = {key: card["results"][key] for key in ("epochs", "rmse_validation", "cpu_seconds")}
+    told = {key: card["results"][key] for key in ("epochs", metric.name, "cpu_seconds")}
     return {"recipe": card["recipe"]["name"], "data": card["data"], **told}
 
 
-def _trainer(recipe: HoleRecipe, out: Path, callbacks: list[Callback], quiet: bool) -> lightning.Trainer:
+def _trainer(recipe: HoleRecipe | WaferRecipe, out: Path, callbacks: list[Callback], quiet: bool) -> lightning.Trainer:
     spec = recipe.train
     manual = isinstance(recipe.model, Pix2Pix)
     return lightning.Trainer(
@@ -273,29 +197,15 @@ def _same_run(out: Path, resolved: str) -> None:
     path.write_text(resolved)
 
 
-def _require_size(recipe: HoleRecipe, arrays: SimArrays, data: Path) -> None:
-    """Refuses images that the exported network would not take."""
-    h, w = arrays.sem.shape[1:]
-    if (h, w) != (recipe.input.height_px, recipe.input.width_px):
-        raise UsageError(
-            f"{data}: holds images of {w}x{h} px (width x height), recipe {recipe.name} is for "
-            f"{recipe.input.width_px}x{recipe.input.height_px} px; set input.width_px={w} input.height_px={h}"
-        )
-
-
 def _why(trainer: lightning.Trainer, budget: CpuBudget) -> str:
     if budget.spent:
         return "budget"
     return "epochs" if trainer.current_epoch >= (trainer.max_epochs or 0) else "patience"
 
 
-def _card(recipe: HoleRecipe, data: Path, arrays: SimArrays, result: Trained, started: str, seconds: float) -> RunCard:
-    manifest = challenge.manifest_path(data)
-    facts: dict[str, Any] = {"folder": data.name, "images": len(arrays.sem), "left_out": len(arrays.problems)}
-    if manifest.exists():
-        told = json.loads(manifest.read_text())
-        facts |= {key: told.get(key) for key in ("world_sha256", "pixels_sha256", "seed", "structures")}
-        facts["world"] = told["world"]["name"]
+def _card(
+    recipe: HoleRecipe | WaferRecipe, facts: dict[str, Any], result: Trained, started: str, seconds: float
+) -> RunCard:
     return RunCard(
         kind="train",
         recipe=recipe.model_dump(mode="json"),
@@ -307,7 +217,7 @@ def _card(recipe: HoleRecipe, data: Path, arrays: SimArrays, result: Trained, st
         },
         data=facts,
         sources=[recipe.source, *recipe.builds_on],
-        results={**asdict(result), "run": Path(result.run).name, "network": describe(recipe)},
+        results={**result.as_json(), "run": Path(result.run).name, "network": describe(recipe)},
         machine={"cpu_threads": torch.get_num_threads(), "cores": os.cpu_count(), "machine": platform.machine()},
         started=started,
         seconds=round(seconds, 1),
