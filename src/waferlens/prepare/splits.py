@@ -19,6 +19,10 @@ FRACTIONS: Mapping[str, float] = {"train": 0.80, "validation": 0.08, "calibratio
 """Shares of the groups; calibration is apart from validation because intervals fitted on data that chose the network
 would be too narrow."""
 
+WAFER_FRACTIONS: Mapping[str, float] = {"train": 0.68, "validation": 0.06, "calibration": 0.20, "test": 0.06}
+"""Shares of the wafers. There are few of them, and intervals are only as honest as the wafers they were fitted on are
+many: calibration gets more."""
+
 
 def position(group_id: str, salt: str = "") -> float:
     """A number in [0, 1) that belongs to the group for good, uniform over groups.

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from waferlens.recipe.faults import disagreement
-from waferlens.recipe.sections import Calibration, Recipe, Section, Train, Weight
+from waferlens.recipe.sections import Calibration, Fraction, Recipe, Section, Train, Weight
 from waferlens.recipe.wafer_models import WaferModel
 
 Known = Literal["objective", "product", "track"]
@@ -45,6 +45,17 @@ class WaferTarget(Section):
     """Predict for each pixel whether it shows a die, a street, or the site of a missing die."""
 
 
+class AfSensor(Section):
+    """The auto-focus sensor as the track's term in the loss has it: the soft maximum over a column, with its lag."""
+
+    softness_um: Annotated[float, Field(gt=0.0)] = 12.0
+    """What lies this far below the highest of its column weighs e times less [um]"""
+    mean_share: Fraction = 0.15
+    """Share of the plain mean of the column in the reading."""
+    lag_um: Annotated[float, Field(ge=0.0)] = 73.0
+    """Length of its low-pass along the scan: speed times time constant [um]"""
+
+
 class WaferLoss(Section):
     """What training makes small."""
 
@@ -59,6 +70,8 @@ class WaferLoss(Section):
     """Weight of the cross-entropy of the classes."""
     track_weight: Weight = 1.0
     """Weight of the track's term, where the track supervises."""
+    sensor: AfSensor = AfSensor()
+    """The sensor, where the track supervises."""
     mask_zero: bool = False
     """Leave pixels of depth 0 out: in NYU Depth v2 they were not measured."""
 
@@ -70,8 +83,8 @@ class WaferTrain(Train):
     """How weights follow their gradients."""
     momentum: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.9
     """Of sgd."""
-    crop_px: Annotated[int, Field(ge=32)] | None = None
-    """Side of the square cut from each field in training; null takes all of it [px]"""
+    crop_px: Annotated[int, Field(ge=32, multiple_of=32)] | None = None
+    """Columns cut from each field in training; rows are kept, for the track saw them all; null takes all of it [px]"""
     forget_known: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.3
     """Share of the fields for which each of `input.known` is hidden, one by one, so that each may be missing."""
 
