@@ -85,6 +85,7 @@ class WaferSession:
         objective_z_um: Float32[np.ndarray, " w"] | None = None,
         track_z_um: Float32[np.ndarray, " w"] | None = None,
         product: Product | None = None,
+        direction: int = 1,
     ) -> Predicted:
         """The height map of a picture.
 
@@ -93,6 +94,7 @@ class WaferSession:
             objective_z_um: Height of the plane of focus at each column; NaN where it is not known [um]
             track_z_um: Reading of the auto-focus at each column; NaN where it is not known [um]
             product: The nominal stack.
+            direction: 1 where the scan ran along +x, -1 against it: to that side the track lags.
 
         Raises:
             UsageError: a size does not fit.
@@ -112,6 +114,7 @@ class WaferSession:
                 w + columns,
                 objective_z_um if "objective" in self.known else None,
                 track_z_um if "track" in self.known else None,
+                direction,
             )[np.newaxis]
             fed["product"] = product_facts(product if "product" in self.known else None)[np.newaxis]
         found = dict(zip(self._outputs, self._session.run(self._outputs, fed), strict=True))
@@ -139,21 +142,22 @@ class WaferSession:
 
 
 def column_facts(
-    width: int, objective_z_um: np.ndarray | None, track_z_um: np.ndarray | None
+    width: int, objective_z_um: np.ndarray | None, track_z_um: np.ndarray | None, direction: int = 1
 ) -> Float32[np.ndarray, "4 w"]:
-    """What is known of each column as the network takes it: height of focus, known or not, track, known or not.
+    """What is known of each column as the network takes it: height of focus, known or not, track, direction or 0.
 
     Args:
         width: Columns of the network's image; what is given may be shorter and is not known beyond its end.
         objective_z_um: NaN where not known; None if it is known nowhere [um]
         track_z_um: As `objective_z_um` [um]
+        direction: 1 or -1, of the scan along x; it stands where the track is known.
     """
     facts = np.zeros((4, width), np.float32)
-    for row, values in ((0, objective_z_um), (2, track_z_um)):
+    for row, values, mark in ((0, objective_z_um, 1), (2, track_z_um, direction)):
         if values is not None:
             known = np.isfinite(values)
             facts[row, : len(values)] = np.where(known, values, 0.0)
-            facts[row + 1, : len(values)] = known
+            facts[row + 1, : len(values)] = mark * known
     return facts
 
 

@@ -139,6 +139,61 @@ def field(
 
 
 @app.command()
+def wafer(
+    out: Annotated[Path, typer.Argument(help="Folder to write; it must not hold a data set yet.")],
+    domain: Annotated[
+        str, typer.Option(help="sim, stress, hard (with truth); real (without); or a YAML file.")
+    ] = "sim",
+    fields: Annotated[int | None, typer.Option(min=1, help="Fields of 5.6 mm; 60 if not set.")] = None,
+    grid: Annotated[int | None, typer.Option(help="Rows and columns of a field [px]; 684 if not set.")] = None,
+    swath: Annotated[
+        int | None, typer.Option(min=1, metavar="K", help="Swaths of K fields along the scan instead of single fields.")
+    ] = None,
+    swaths: Annotated[int, typer.Option(min=1, help="How many swaths.")] = 1,
+    both: Annotated[bool, typer.Option("--both-directions", help="Scan each swath there and back.")] = False,
+    seed: Annotated[
+        int | None,
+        typer.Option(min=0, max=MOST_SEED, help="Seed; of a real domain it is the evaluation seed. 1 if not set."),
+    ] = None,
+    preset: Annotated[str | None, typer.Option(help="A frozen evaluation set: eval-v1.")] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Processes; the bytes do not depend on it.")] = 1,
+    json: Annotated[bool, typer.Option("--json", help="Print a machine-readable result.")] = False,
+) -> None:
+    """High-topology wafers under a scanning microscope, with the auto-focus track beside the image."""
+    from waferlens.simulate.wafer.dataset import wafer_world, write_fields, write_swaths
+    from waferlens.simulate.wafer.presets import PRESETS, write_preset
+
+    started = time.perf_counter()
+    if swath is not None and (fields is not None or preset is not None):
+        raise UsageError("--swath makes swaths; leave --fields and --preset out")
+    if swath is None and both:
+        raise UsageError("--both-directions is for swaths: give --swath K")
+    if preset is not None:
+        if domain != "sim" or grid is not None or seed is not None:
+            raise UsageError("--preset fixes domain, grid and seed; leave --domain, --grid and --seed out")
+        full = PRESETS[preset].fields if preset in PRESETS else 0
+        with progress(fields or full, "fields", quiet=json) as advance:
+            written = write_preset(out, preset, workers, advance, fields)
+    else:
+        world, seed, grid = wafer_world(domain), 1 if seed is None else seed, 684 if grid is None else grid
+        if swath is not None:
+            with progress(swaths * (1 + both), "swaths", quiet=json) as advance:
+                written = write_swaths(
+                    out, world, swaths, swath, grid, seed, both=both, workers=workers, advance=advance
+                )
+        else:
+            fields = 60 if fields is None else fields
+            with progress(fields, "fields", quiet=json) as advance:
+                written = write_fields(out, world, fields, grid, seed, workers, advance)
+    seconds = time.perf_counter() - started
+    if json:
+        emit_json({**as_json(written), "seconds": round(seconds, 3)})
+    else:
+        what = "swaths" if swath is not None else "fields"
+        say(f"{out}: {written.fields} {what} of {written.wafers} wafers of {written.world} in {seconds:.1f} s")
+
+
+@app.command()
 def audit(
     domain: Annotated[str, typer.Option(help="Domain of the hole station.")] = "sim",
     structures: Annotated[int, typer.Option(min=8, help="Structures (or sites) to draw.")] = 200,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
-from waferlens.export.bundle import Exported, export
+from waferlens.export.bundle import export
+from waferlens.export.finished import Exported
 
 __all__ = ["Exported", "export"]

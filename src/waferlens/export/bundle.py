@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,51 +14,24 @@ from waferlens import __version__
 from waferlens.bundle.calibration import Calibration, level_key
 from waferlens.bundle.files import open_bundle, write_bundle
 from waferlens.bundle.session import Session
-from waferlens.errors import InputError, UsageError
+from waferlens.errors import InputError
 from waferlens.evaluate.calibrate import fit_calibration
+from waferlens.export.finished import Exported, load_run
 from waferlens.export.onnx import TOLERANCE_GREY, as_json, compare, require_parity, to_onnx
 from waferlens.formats import challenge
 from waferlens.load.challenge import SimArrays, load_sim, scan
-from waferlens.models import DepthNet, build, describe
+from waferlens.models import build, describe
 from waferlens.prepare.geometry import batch_input
 from waferlens.prepare.splits import split_of
-from waferlens.recipe import as_yaml, load_recipe
+from waferlens.export.wafer import export_wafer
+from waferlens.recipe import WaferRecipe, as_yaml
 from waferlens.recipe.hole import HoleRecipe
-from waferlens.train import DATA, WEIGHTS
+from waferlens.train import WEIGHTS
 
 PARITY_IMAGES = 5000
 
 
-@dataclass(frozen=True, slots=True)
-class Exported:
-    """What an export came to."""
-
-    bundle: str
-    fingerprint: str
-    bytes: int
-    parity: dict[str, Any]
-    calibrated_on: int
-    """Images."""
-
-
-def load_run(run: Path) -> tuple[HoleRecipe, DepthNet, dict[str, Any]]:
-    """The recipe, the trained network and the run card of a run folder.
-
-    Raises:
-        InputError: the folder holds no finished run.
-    """
-    if not (run / WEIGHTS).exists():
-        hint = "the run was interrupted: the same train command finishes it" if (run / "last.ckpt").exists() else ""
-        raise InputError(run, f"holds no finished training run (no {WEIGHTS}){'; ' + hint if hint else ''}")
-    recipe = load_recipe(run / "recipe.yaml")
-    if not isinstance(recipe, HoleRecipe):
-        raise InputError(run, f"recipe {recipe.name} is of station {recipe.station}; only hole runs are exported here")
-    network = build(recipe)
-    network.load_state_dict(load_file(run / WEIGHTS))
-    return recipe, network.eval(), json.loads((run / "runcard.json").read_text())
-
-
-def export(run: Path, out: Path, *, data: Path | None = None, tolerance: float = TOLERANCE_GREY) -> Exported:
+def export(run: Path, out: Path, *, data: Path | None = None, tolerance: float | None = None) -> Exported:
     """Exports a run, proves its parity, calibrates what was exported and writes the bundle.
 
     Args:
@@ -67,14 +39,19 @@ def export(run: Path, out: Path, *, data: Path | None = None, tolerance: float =
         out: Folder or `.zip` of the bundle.
         data: Folder to calibrate on; the one it was trained on if None. Only structures of its calibration split are
             used: they trained and validated nothing.
-        tolerance: Greatest difference of a pixel between torch and ONNX Runtime [grey]
+        tolerance: Greatest difference of a pixel between torch and ONNX Runtime; of the station if None [grey, um]
 
     Raises:
         InputError: the run or its data cannot be used.
         ParityError: the exported graph does not say what the network says.
     """
-    recipe, network, card = load_run(run)
-    source = data if data is not None else _data_of(run)
+    recipe, source, card = load_run(run, data)
+    if isinstance(recipe, WaferRecipe):
+        return export_wafer(recipe, run, source, card, out, tolerance)
+    network = build(recipe)
+    network.load_state_dict(load_file(run / WEIGHTS))
+    network.eval()
+    tolerance = TOLERANCE_GREY if tolerance is None else tolerance
     held_out = _held_out(source)
     model = to_onnx(network, recipe.input.height_px, recipe.input.width_px)
     resolved = as_yaml(recipe)
@@ -163,16 +140,6 @@ def _half_widths(calibration: Calibration, level: float) -> dict[str, float]:
         name: part.quantiles[level_key(level)] * float(np.exp(part.scale_coefficients[0]))
         for name, part in calibration.measurands.items()
     }
-
-
-def _data_of(run: Path) -> Path:
-    told = json.loads((run / DATA).read_text())["folder"] if (run / DATA).exists() else None
-    if told is None or not Path(told).is_dir():
-        raise UsageError(
-            f"{run}: the folder it was trained on ({told or 'not told'}) is not here; "
-            "name one to calibrate on: --data DIR"
-        )
-    return Path(told)
 
 
 def _held_out(source: Path) -> SimArrays:

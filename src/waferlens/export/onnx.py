@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -32,11 +32,11 @@ class Parity:
 
     images: int
     max_abs: float
-    """Greatest difference of a pixel's depth [grey]"""
+    """Greatest difference of a pixel's depth [grey] or height [um]"""
     max_abs_sigma: float
-    """Greatest difference of a pixel's sigma [grey]"""
+    """Greatest difference of a pixel's sigma [grey, um]"""
     tolerance: float
-    """What is let through [grey]"""
+    """What is let through [grey, um]"""
     ok_ng_flips: int
     """Values inside a limit in one and outside in the other, over all measurands and limits."""
     review_changes: int
@@ -45,20 +45,38 @@ class Parity:
 
 def to_onnx(network: DepthNet, height_px: int, width_px: int) -> bytes:
     """The network as an ONNX model of one image `b 1 h w` in 0..255; batch norms and branches are folded first."""
+    names = ["depth", "sigma"] if network.sigma else ["depth"]
+    axes = {name: {0: "b"} for name in ["grey", *names]}
+    return graph_of(network, {"grey": torch.zeros(2, 1, height_px, width_px)}, names, axes)
+
+
+def graph_of(
+    network: torch.nn.Module,
+    inputs: Mapping[str, torch.Tensor],
+    outputs: Sequence[str],
+    dynamic_axes: Mapping[str, Mapping[int, str]],
+) -> bytes:
+    """A network as an ONNX model, in float32, its batch norms and branches folded.
+
+    Args:
+        network: As trained.
+        inputs: An example of each, by name, in the order of `forward`.
+        outputs: Names, in the order of `forward`.
+        dynamic_axes: Of each input and output, the axes that may have any length.
+    """
     exported = fuse(network).float().to(memory_format=torch.contiguous_format).eval()
     buffer = io.BytesIO()
-    names = ["depth", "sigma"] if network.sigma else ["depth"]
     with warnings.catch_warnings():
         # The older exporter is chosen on purpose: seconds instead of minutes, and the same graph.
         warnings.simplefilter("ignore", DeprecationWarning)
         torch.onnx.export(
             exported,
-            (torch.zeros(2, 1, height_px, width_px),),
+            tuple(inputs.values()),
             buffer,
             dynamo=False,
-            input_names=["grey"],
-            output_names=names,
-            dynamic_axes={name: {0: "b"} for name in ["grey", *names]},
+            input_names=list(inputs),
+            output_names=list(outputs),
+            dynamic_axes={name: dict(axes) for name, axes in dynamic_axes.items()},
             opset_version=OPSET,
         )
     return buffer.getvalue()
@@ -109,17 +127,18 @@ def compare(
     return Parity(len(grey), float(np.abs(ours - theirs).max()), max_sigma, tolerance, flips, changes)
 
 
-def require_parity(parity: Parity) -> None:
+def require_parity(parity: Parity, unit: str = "grey") -> None:
     """Refuses an export that would not measure what was trained.
 
     Raises:
         ParityError: depth or sigma of a pixel differs by more than the tolerance, or a verdict turned from OK to NG or
             back.
     """
-    for what, difference in (("depth", parity.max_abs), ("sigma", parity.max_abs_sigma)):
+    what = "depth" if unit == "grey" else "height"
+    for what, difference in ((what, parity.max_abs), ("sigma", parity.max_abs_sigma)):
         if not difference <= parity.tolerance:
             raise ParityError(
-                f"the {what}s of ONNX Runtime and torch differ by up to {difference:.4g} grey, {parity.tolerance:g} is "
+                f"the {what}s of ONNX Runtime and torch differ by up to {difference:.4g} {unit}, {parity.tolerance:g} is "
                 "let through; not exported. Training with train.precision=f32, or a wider --tolerance, may help"
             )
     if parity.ok_ng_flips:

@@ -14,12 +14,16 @@ from torch.utils.flop_counter import FlopCounterMode
 from waferlens.models.autoencoder import Autoencoder as AutoencoderNet
 from waferlens.models.depth import DepthNet
 from waferlens.models.fusion import fuse
+from waferlens.models.height import HeightNet
 from waferlens.models.patchgan import PatchGAN
 from waferlens.models.strided import StridedNet
 from waferlens.models.unet import UNet
+from waferlens.models.wafer_fast import WaferFastNet
 from waferlens.recipe.hole import Autoencoder, HoleRecipe, Pix2Pix, StridedUnet, Unet
+from waferlens.recipe.wafer import WaferRecipe
+from waferlens.recipe.wafer_models import WaferFast, WaferUnet
 
-__all__ = ["DepthNet", "PatchGAN", "build", "build_discriminator", "describe", "fuse"]
+__all__ = ["DepthNet", "HeightNet", "PatchGAN", "build", "build_discriminator", "build_wafer", "describe", "fuse"]
 
 
 def build(recipe: HoleRecipe) -> DepthNet:
@@ -47,18 +51,43 @@ def build_discriminator(recipe: HoleRecipe) -> PatchGAN:
     return PatchGAN(2, spec.ndf, spec.layers, spec.deeper)
 
 
-def describe(recipe: HoleRecipe) -> dict[str, Any]:
+def build_wafer(recipe: WaferRecipe) -> HeightNet:
+    """The network of a recipe of the wafer station, with fresh weights."""
+    spec, target = recipe.input, recipe.target
+    outputs = 2 if target.sigma else 1
+    body: nn.Module
+    match recipe.model:
+        case WaferFast(unshuffle=unshuffle, widths=widths, blocks=blocks):
+            body = WaferFastNet(unshuffle, widths, blocks, sigma=target.sigma, classes=target.classes)
+        case WaferUnet(levels=levels, base_channels=base):
+            body = UNet(spec.channels, outputs, levels, base)
+        case _:
+            raise TypeError(recipe.model.kind)
+    return HeightNet(body, full_scale=target.full_scale, channels=spec.channels, sigma=target.sigma)
+
+
+def describe(recipe: HoleRecipe | WaferRecipe) -> dict[str, Any]:
     """What the built network costs, counted from the network itself.
 
     Returns:
         `parameters`, `trainable`, `parameters_fused` (as exported: batch norms and branches folded) and `gflops` of
         one image as exported (a multiplication and an addition are two operations).
     """
-    network = build(recipe).eval()
-    exported = fuse(network)
-    image = torch.zeros(1, 1, recipe.input.height_px, recipe.input.width_px)
+    inputs: tuple[torch.Tensor, ...]
+    network: nn.Module
+    h, w = recipe.input.height_px, recipe.input.width_px
+    if isinstance(recipe, WaferRecipe):
+        network = build_wafer(recipe)
+        if network.facts:  # it takes multiples of its coarsest fold
+            h, w = h + (-h) % 32, w + (-w) % 32
+            inputs = (torch.zeros(1, recipe.input.channels, h, w), torch.zeros(1, 4, w), torch.zeros(1, 6))
+        else:
+            inputs = (torch.zeros(1, recipe.input.channels, h, w),)
+    else:
+        network, inputs = build(recipe), (torch.zeros(1, 1, h, w),)
+    exported = fuse(network.eval())
     with FlopCounterMode(display=False) as flops, torch.no_grad():
-        exported(image)
+        exported(*inputs)
     return {
         "parameters": _count(network),
         "trainable": sum(p.numel() for p in network.parameters() if p.requires_grad),

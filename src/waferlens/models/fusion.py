@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from waferlens.models.strided import RepConvolution, StridedNet
+from waferlens.models.wafer_fast import WaferFastNet
 
 
 def _fold_batch_norms(sequence: nn.Sequential) -> None:
@@ -20,8 +21,9 @@ def _fold_batch_norms(sequence: nn.Sequential) -> None:
 
 
 def _unfolded(convolution: nn.Conv2d, unshuffle: int) -> nn.Conv2d:
-    """A 3x3 convolution behind a fold, as one strided convolution over the pixels."""
-    plain = nn.Conv2d(1, convolution.out_channels, 3 * unshuffle, stride=unshuffle, padding=unshuffle)
+    """A 3x3 or 1x1 convolution behind a fold, as one strided convolution over the pixels."""
+    side = convolution.kernel_size[0]
+    plain = nn.Conv2d(1, convolution.out_channels, side * unshuffle, stride=unshuffle, padding=(side // 2) * unshuffle)
     plain.weight.data.copy_(nn.functional.pixel_shuffle(convolution.weight.data, unshuffle))
     plain.bias.data.copy_(convolution.bias.data)  # type: ignore[union-attr]
     return plain
@@ -43,5 +45,10 @@ def fuse(network: nn.Module) -> nn.Module:
     for module in network.modules():
         if isinstance(module, StridedNet) and isinstance(module.fold, nn.PixelUnshuffle):
             module.enter[0][0] = _unfolded(module.enter[0][0], module.fold.downscale_factor)
+            module.fold = nn.Identity()
+        if isinstance(module, WaferFastNet) and isinstance(module.fold, nn.PixelUnshuffle):
+            entrance = module.down[0][0]
+            entrance.first[0] = _unfolded(entrance.first[0], module.unshuffle)
+            entrance.beside[0] = _unfolded(entrance.beside[0], module.unshuffle)
             module.fold = nn.Identity()
     return network

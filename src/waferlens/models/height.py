@@ -56,7 +56,7 @@ class HeightNet(nn.Module):
 
         Args:
             image: 0..1, not normalised.
-            columns: Height of focus [unit], known or not, height of the track [unit], known or not.
+            columns: Height of focus [unit], known or not, height of the track [unit], direction of the scan or 0.
             product: Known or not, thickness and tops of the levels [unit]
         """
         height, log_sigma, logits = self.scaled(image, columns, product)

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 MOMENTUM = 0.02
 """Of the batch norms' statistics: fields differ much (dark and bright carriers), batches are small."""
 COLUMN_FACTS = 4
-"""Objective's height, whether it is known, the track's height, whether it is known."""
+"""Objective's height, whether it is known, the track's height, and the scan's direction (1 or -1), 0 where unknown."""
 PRODUCT_FACTS = 6
 """Whether it is known, thickness of the lowest die, tops of four levels."""
 LEVELS = PRODUCT_FACTS - 2
@@ -152,7 +152,8 @@ class WaferFastNet(nn.Module):
 
         Args:
             image: Normalised image; h and w are multiples of `unshuffle` times 2 to the number of scales less one.
-            columns: Objective's height, known or not, track's height, known or not; in units of the full scale.
+            columns: Objective's height, known or not, track's height, direction of the scan or 0 where there is no
+                track; in units of the full scale.
             product: Known or not, thickness and tops of the levels in units of the full scale.
         """
         stack = self.product(product)
@@ -178,8 +179,8 @@ class WaferFastNet(nn.Module):
 
     def _read(self, columns: Float[Tensor, "b 4 w"]) -> Float[Tensor, "b 2 w"]:
         """The track's reading, corrected for its lag, and whether there is one."""
-        correction = self.track(columns.float())
-        return torch.cat([columns[:, 2:3] + correction * columns[:, 3:4], columns[:, 3:4]], dim=1)
+        known = columns[:, 3:4].abs()
+        return torch.cat([columns[:, 2:3] + self.track(columns.float()) * known, known], dim=1)
 
 
 def _with_stack(told: Float[Tensor, "b f w"], stack: Float[Tensor, "b s"]) -> Float[Tensor, "b g w"]:

@@ -40,8 +40,10 @@ def rate_schedule(spec: Train, steps: int) -> Callable[[int], float]:
     return share
 
 
-def take_statistics(network: torch.nn.Module, norms: Sequence[torch.nn.BatchNorm2d], images: Iterable[Tensor]) -> None:
-    """Gives batch norms the statistics of these images under the present weights.
+def take_statistics(
+    network: torch.nn.Module, norms: Sequence[torch.nn.BatchNorm2d], inputs: Iterable[tuple[Tensor, ...]]
+) -> None:
+    """Gives batch norms the statistics of these inputs under the present weights.
 
     Running statistics lag behind weights that still move; frozen as they are, they would be those of another network.
 
@@ -53,13 +55,60 @@ def take_statistics(network: torch.nn.Module, norms: Sequence[torch.nn.BatchNorm
         module.momentum = None  # the plain mean over the batches
         module.train()
     with torch.no_grad():
-        for grey in images:
-            network(grey)
+        for one in inputs:
+            network(*one)
     for module, momentum in zip(norms, momenta, strict=True):
         module.momentum = momentum
 
 
-class DepthTask(lightning.LightningModule):
+class TimedTask(lightning.LightningModule):
+    """What every task shares: its CPU time through interruptions, and batch norms frozen before the end.
+
+    Args:
+        network: The network of the recipe.
+        recipe: The recipe; its `train` section is read.
+    """
+
+    def __init__(self, network: torch.nn.Module, recipe: Any) -> None:
+        super().__init__()
+        self.network = network
+        self.recipe = recipe
+        self._cpu_before = 0.0
+        self._clock = time.process_time()
+
+    def inputs(self, batch: Any) -> tuple[Tensor, ...]:
+        """What the network takes of a batch."""
+        raise TypeError(f"{type(self).__name__} does not say what its network takes")
+
+    @property
+    def cpu_seconds(self) -> float:
+        """CPU time of this run so far, that of interrupted parts included [s]."""
+        return self._cpu_before + time.process_time() - self._clock
+
+    def on_train_epoch_start(self) -> None:
+        spec = self.recipe.train
+        frozen = round(spec.freeze_norm_fraction * spec.epochs)
+        if self.current_epoch < frozen:
+            return
+        norms = [module for module in self.network.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+        if self.current_epoch == frozen and norms and frozen > 0:
+            # a resumed run comes here as well, with the same weights and the same batches
+            batches = islice(self.trainer.datamodule.train_dataloader(), NORM_BATCHES)
+            take_statistics(self.network, norms, (self.inputs(batch) for batch in batches))
+        for module in norms:
+            module.eval()
+
+    def on_fit_start(self) -> None:
+        self._clock = time.process_time()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["cpu_seconds"] = self.cpu_seconds
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self._cpu_before = checkpoint["cpu_seconds"]
+
+
+class DepthTask(TimedTask):
     """Learns a depth map from pairs.
 
     Args:
@@ -69,12 +118,8 @@ class DepthTask(lightning.LightningModule):
     """
 
     def __init__(self, network: DepthNet, recipe: HoleRecipe, steps: int) -> None:
-        super().__init__()
-        self.network = network
-        self.recipe = recipe
+        super().__init__(network, recipe)
         self.steps = steps
-        self._cpu_before = 0.0
-        self._clock = time.process_time()
         self._squares = self._pixels = 0.0
 
     def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
@@ -89,6 +134,10 @@ class DepthTask(lightning.LightningModule):
         if self.recipe.train.channels_last:
             grey = grey.contiguous(memory_format=torch.channels_last)
         return grey, truth
+
+    def inputs(self, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:
+        """The image of a batch."""
+        return (self._laid_out(batch)[0],)
 
     def on_validation_epoch_start(self) -> None:
         self._squares = self._pixels = 0.0
@@ -113,33 +162,6 @@ class DepthTask(lightning.LightningModule):
             optimizer = torch.optim.AdamW(self.network.parameters(), lr=spec.lr, weight_decay=spec.weight_decay)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate_schedule(spec, self.steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
-
-    @property
-    def cpu_seconds(self) -> float:
-        """CPU time of this run so far, that of interrupted parts included [s]."""
-        return self._cpu_before + time.process_time() - self._clock
-
-    def on_train_epoch_start(self) -> None:
-        spec = self.recipe.train
-        frozen = round(spec.freeze_norm_fraction * spec.epochs)
-        if self.current_epoch < frozen:
-            return
-        norms = [module for module in self.network.modules() if isinstance(module, torch.nn.BatchNorm2d)]
-        if self.current_epoch == frozen and norms and frozen > 0:
-            # a resumed run comes here as well, with the same weights and the same batches
-            batches = islice(self.trainer.datamodule.train_dataloader(), NORM_BATCHES)
-            take_statistics(self.network, norms, (self._laid_out(batch)[0] for batch in batches))
-        for module in norms:
-            module.eval()
-
-    def on_fit_start(self) -> None:
-        self._clock = time.process_time()
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["cpu_seconds"] = self.cpu_seconds
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self._cpu_before = checkpoint["cpu_seconds"]
 
 
 class Pix2PixTask(DepthTask):

@@ -14,7 +14,7 @@ from jaxtyping import Float, UInt8
 
 from waferlens.recipe.hole_world import HoleWorld
 from waferlens.simulate.hole.geometry import gaussian_transfer
-from waferlens.simulate.hole.streams import normal, uniform
+from waferlens.simulate.streams import normal, uniform
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -27,8 +27,8 @@ from waferlens.formats import challenge
 from waferlens.recipe import read_model
 from waferlens.recipe.hole_world import HoleWorld
 from waferlens.recipe.reading import shipped_names
-from waferlens.simulate.hole.streams import Stream, stream
 from waferlens.simulate.hole.world import ITERATIONS, Site, draw_pairs, draw_site
+from waferlens.simulate.streams import Stream, stream
 
 STRUCTURES_A_TASK = 16
 SEED_SALT = "waferlens-site-seed"

@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float
 from waferlens.errors import UsageError
 from waferlens.simulate.hole.field import UNCHANGED, Field, Hole, hole_patch, on_canvas, surface_signal
 from waferlens.simulate.hole.geometry import super_ellipse_area
-from waferlens.simulate.hole.streams import Stream
+from waferlens.simulate.streams import Stream
 
 TRIES = 32
 """Places tried for what belongs on the plateau; then the best of them is taken."""

@@ -30,7 +30,7 @@ from waferlens.simulate.hole.geometry import (
     super_ellipse_area,
 )
 from waferlens.simulate.hole.signal import Material, draw_material, electron_signal
-from waferlens.simulate.hole.streams import Stream, stream, uniform
+from waferlens.simulate.streams import Stream, stream, uniform
 
 MARGIN_PX = 16
 """Array drawn beyond the picture on each side, so that blur, rim and scan at its edge see what is really there [px]"""

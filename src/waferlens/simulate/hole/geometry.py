@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from waferlens.recipe.hole_world import HoleWorld
-from waferlens.simulate.hole.streams import normal, uniform
+from waferlens.simulate.streams import normal, uniform
 
 CONTOUR_POINTS = 512
 REFERENCE_EXPONENT = 2.6

@@ -18,7 +18,7 @@ from jaxtyping import Float, Int
 
 from waferlens.recipe.hole_world import HoleWorld
 from waferlens.simulate.hole.geometry import gaussian_transfer
-from waferlens.simulate.hole.streams import uniform
+from waferlens.simulate.streams import uniform
 
 AZIMUTHS = 12
 RADII = (*range(1, 21), 22, 24, 27, 30, 33)

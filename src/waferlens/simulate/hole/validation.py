@@ -16,7 +16,6 @@ from waferlens.simulate.checks import Check, absolute, at_most, exact, relative
 from waferlens.simulate.hole.acquire import Instrument, acquire, beam_and_scan
 from waferlens.simulate.hole.geometry import Structure, contour_roughness, draw_structure
 from waferlens.simulate.hole.signal import Material, draw_material, electron_signal, escape_share
-from waferlens.simulate.hole.streams import Stream, stream
 from waferlens.simulate.hole.validation_streams import (
     fixed_recipe,
     independent_streams,
@@ -25,6 +24,7 @@ from waferlens.simulate.hole.validation_streams import (
     truth_untouched,
 )
 from waferlens.simulate.hole.world import draw_pairs, draw_site
+from waferlens.simulate.streams import Stream, stream
 
 PIXEL_NM = 1.0
 

@@ -11,8 +11,8 @@ from waferlens.recipe.hole_world import HoleWorld
 from waferlens.simulate.checks import Check, at_most, exact
 from waferlens.simulate.hole.acquire import Instrument, draw_instrument
 from waferlens.simulate.hole.signal import Material, draw_material
-from waferlens.simulate.hole.streams import Stream, stream
 from waferlens.simulate.hole.world import draw_pairs, draw_site
+from waferlens.simulate.streams import Stream, stream
 
 
 def same_seed(seed: int) -> list[Check]:

@@ -12,7 +12,7 @@ from waferlens.recipe.hole_world import HoleProcess, HoleWorld
 from waferlens.simulate.hole.acquire import Instrument, acquire, beam_and_scan, draw_instrument
 from waferlens.simulate.hole.geometry import Structure, draw_structure
 from waferlens.simulate.hole.signal import Material, draw_material, electron_signal
-from waferlens.simulate.hole.streams import Stream, stream, uniform
+from waferlens.simulate.streams import Stream, stream, uniform
 
 ITERATIONS = 2
 

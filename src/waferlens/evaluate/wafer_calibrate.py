@@ -1,0 +1,96 @@
+"""Fits what makes the sigma of a wafer bundle honest, on wafers that taught the network nothing.
+
+Source: as `bundle.wafer_calibration`; the quantile of few scores: Lei et al., JASA 113 (2018) 1094.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float32, Int64
+
+from waferlens.bundle.wafer import CLASSES, WaferSession
+from waferlens.bundle.wafer_calibration import WaferCalibration
+from waferlens.errors import UsageError
+from waferlens.evaluate.intervals import conformal_quantile
+from waferlens.evaluate.wafer_fields import predicted
+from waferlens.load.wafer import Field
+
+STEP_PX = 7
+"""Every so many pixels along each side are looked at: neighbours say the same."""
+BINS = 8
+"""Bins of sigma in each class."""
+LEAST_PIXELS = 400
+"""Pixels that a bin needs; classes with fewer than two bins of them have one."""
+KNOWN_SETS: tuple[tuple[str, ...], ...] = ((), ("product",), ("track",), ("objective", "product", "track"))
+"""What the network is told in turn: an interval has to hold whatever the line knows."""
+
+
+def fit_wafer_calibration(
+    session: WaferSession,
+    fields: Iterable[Field],
+    levels: Sequence[float],
+    data: dict[str, Any],
+    advance: Callable[[int], None] | None = None,
+) -> WaferCalibration:
+    """The factors on sigma, by predicted class and bin of sigma.
+
+    Args:
+        session: Of a bundle without calibration.
+        fields: With dense truth, of wafers that trained and chose nothing.
+        levels: Coverages, as 0.9.
+        data: Where the fields come from; written into the calibration.
+        advance: Called with 1 after each field.
+
+    Raises:
+        UsageError: there is no field with truth, or too few for a level.
+    """
+    errors, sigmas, kinds = [], [], []
+    sets = [known for known in KNOWN_SETS if set(known) <= set(session.known)]
+    for field in fields:
+        if field.height_um is None:
+            continue
+        for known in sets:
+            told = predicted(session, field, known)
+            if told.raw_sigma_um is None:
+                return WaferCalibration(data=data)
+            cut = (slice(None, None, STEP_PX), slice(None, None, STEP_PX))
+            errors.append(np.abs(told.height_um - field.height_um)[cut].ravel())
+            sigmas.append(told.raw_sigma_um[cut].ravel())
+            kinds.append(np.zeros(errors[-1].shape, np.int64) if told.kinds is None else told.kinds[cut].ravel())
+        if advance is not None:
+            advance(1)
+    if not errors:
+        raise UsageError(f"no field of {data.get('folder', 'the data')} has dense truth to calibrate on")
+    return _fitted(np.concatenate(errors), np.concatenate(sigmas), np.concatenate(kinds), levels, data)
+
+
+def _fitted(
+    error: Float32[np.ndarray, " n"],
+    sigma: Float32[np.ndarray, " n"],
+    kind: Int64[np.ndarray, " n"],
+    levels: Sequence[float],
+    data: dict[str, Any],
+) -> WaferCalibration:
+    ratio = error / sigma
+    rows = len(CLASSES) if kind.any() else 1
+    edges: list[list[float]] = []
+    quantiles: dict[str, list[list[float]]] = {f"{level:g}": [] for level in levels}
+    for one in range(rows):
+        here = kind == one
+        count = int(here.sum())
+        bins = max(1, min(BINS, count // LEAST_PIXELS))
+        inner = np.unique(np.quantile(sigma[here], np.arange(1, bins) / bins)) if count else np.empty(0)
+        edges.append([float(edge) for edge in inner])
+        place = np.searchsorted(inner.astype(np.float32), sigma[here], side="right")
+        for level in levels:
+            row = []
+            for number in range(len(inner) + 1):
+                scores = ratio[here][place == number]
+                # a class that never came has no scores of its own: the factor of all pixels
+                row.append(conformal_quantile(scores if len(scores) >= LEAST_PIXELS else ratio, level))
+            quantiles[f"{level:g}"].append(row)
+    constant = {f"{level:g}": float(np.quantile(error, level)) for level in levels}
+    return WaferCalibration(edges, quantiles, constant, data)

@@ -1,0 +1,213 @@
+"""A run of the wafer station becomes a bundle: graph, parity on held-out fields, intervals by group, card."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+
+from waferlens import __version__
+from waferlens.bundle.files import open_bundle, write_bundle
+from waferlens.bundle.verdict import REVIEW, judge
+from waferlens.bundle.wafer import MULTIPLE_PX, WaferSession, column_facts, product_facts
+from waferlens.bundle.wafer_calibration import NORMAL_90, WaferCalibration
+from waferlens.errors import InputError, UsageError
+from waferlens.evaluate.wafer_calibrate import fit_wafer_calibration
+from waferlens.export.finished import Exported
+from waferlens.export.onnx import LIMIT_PERCENTILES, OPSET, Parity, as_json, graph_of, require_parity
+from waferlens.load.wafer import Field, manifest, read_fields
+from waferlens.models import build_wafer, describe
+from waferlens.models.height import HeightNet
+from waferlens.prepare.splits import WAFER_FRACTIONS, split_of
+from waferlens.prepare.wafer_input import shown
+from waferlens.recipe import WaferRecipe, as_yaml
+from waferlens.train import WEIGHTS
+
+TOLERANCE_UM = 0.1
+"""Greatest difference between torch and ONNX Runtime that is let through [um]"""
+PARITY_FIELDS = 24
+"""Held-out fields on which both are run."""
+PARITY_STEP_PX = 5
+"""Every so many pixels along each side are judged."""
+
+
+def export_wafer(
+    recipe: WaferRecipe, run: Path, source: Path, card: dict[str, Any], out: Path, tolerance: float | None
+) -> Exported:
+    """Exports a run, proves its parity, calibrates what was exported and writes the bundle.
+
+    Args:
+        recipe: Of the run.
+        run: Folder of a finished run.
+        source: Fields to calibrate on; only wafers of its calibration split are used.
+        card: The run card.
+        out: Folder or `.zip` of the bundle.
+        tolerance: Greatest difference between torch and ONNX Runtime; `TOLERANCE_UM` if None [um]
+
+    Raises:
+        InputError: the data cannot be used.
+        UsageError: the recipe predicts no heights of wafers.
+        ParityError: the exported graph does not say what the network says.
+    """
+    if recipe.input.scene != "fields":
+        raise UsageError(f"recipe {recipe.name} learns depths of indoor views; a bundle measures wafers")
+    network = build_wafer(recipe)
+    network.load_state_dict(load_file(run / WEIGHTS))
+    network.eval()
+    model, resolved = wafer_graph(network, recipe), as_yaml(recipe)
+    fields = held_out(source)
+    with tempfile.TemporaryDirectory() as folder:
+        bare = write_bundle(Path(folder) / "bare", {"model.onnx": model, "recipe.yaml": resolved, "runcard.json": card})
+        session = WaferSession(bare, threads=torch.get_num_threads())
+    told = manifest(source)
+    grounds = {
+        "folder": source.name,
+        "world": told["world"]["name"],
+        "fields": len(fields),
+        "wafers": len({field.wafer for field in fields}),
+        "split": "calibration",
+        "known": list(session.known),
+        "version": __version__,
+    }
+    calibration = fit_wafer_calibration(session, fields, recipe.calibration.levels, grounds)
+    parity = wafer_parity(network, session, fields[:PARITY_FIELDS], TOLERANCE_UM if tolerance is None else tolerance)
+    require_parity(parity, "um")
+    bundle = write_bundle(
+        out,
+        {
+            "model.onnx": model,
+            "recipe.yaml": resolved,
+            "runcard.json": card,
+            "calibration.json": json.dumps(calibration.to_json(), indent=1) + "\n",
+            "parity.json": as_json(parity),
+            "CARD.md": wafer_card(recipe, card, as_json(parity), calibration),
+        },
+    )
+    size = sum(len(part) for part in bundle.files.values())
+    return Exported(str(out), open_bundle(out).fingerprint, size, as_json(parity), len(fields))
+
+
+def held_out(source: Path) -> list[Field]:
+    """The fields of wafers that neither trained nor chose anything.
+
+    Raises:
+        InputError: there is none.
+    """
+    fields = list(read_fields(source, lambda wafer: split_of(wafer, WAFER_FRACTIONS) == "calibration"))
+    if not fields:
+        raise InputError(
+            source, "no wafer falls into the calibration split; simulate more, or name another folder with --data"
+        )
+    return fields
+
+
+def wafer_graph(network: HeightNet, recipe: WaferRecipe) -> bytes:
+    """The network as an ONNX model; one that takes any size has rows and columns in multiples of `MULTIPLE_PX`."""
+    spec, free = recipe.input, network.facts
+    h, w = (2 * MULTIPLE_PX, 3 * MULTIPLE_PX) if free else (spec.height_px, spec.width_px)
+    inputs = {"image": torch.rand(1, spec.channels, h, w)}
+    axes: dict[str, dict[int, str]] = {name: {0: "b"} for name in ("image", *network.outputs)}
+    if free:
+        inputs |= {"columns": torch.rand(1, 4, w), "product": torch.rand(1, 6)}
+        axes |= {"columns": {0: "b", 2: "w"}, "product": {0: "b"}}
+        axes["image"] |= {2: "h", 3: "w"}
+        for name in network.outputs:
+            axes[name] |= {2: "p", 3: "q"} if name == "classes" else {2: "h", 3: "w"}
+    return graph_of(network, inputs, network.outputs, axes)
+
+
+def wafer_parity(network: HeightNet, session: WaferSession, fields: Sequence[Field], tolerance: float) -> Parity:
+    """Runs both on the same fields, once with all that is known and once with the image alone.
+
+    Verdicts are those of single pixels against limits at percentiles of the heights, with their 90 % intervals.
+    """
+    ours, theirs, our_half, their_half = [], [], [], []
+    for place, field in enumerate(fields):
+        seen = shown(
+            field.image,
+            field.pitch_um,
+            field.trace,
+            network_pitch_um=session.pitch_um,
+            size_px=session.size_px,
+        )
+        told = place % 2 == 0
+        known = {
+            "objective_z_um": seen.objective_z_um if told else None,
+            "track_z_um": seen.track_z_um if told else None,
+        }
+        found = session.predict(seen.image, product=field.product if told else None, direction=seen.direction, **known)
+        h, w = seen.image.shape
+        rows, columns = (0, 0) if session.size_px is not None else ((-h) % MULTIPLE_PX, (-w) % MULTIPLE_PX)
+        image = torch.from_numpy(np.pad(seen.image, ((0, rows), (0, columns)), mode="edge"))
+        inputs = [image.expand(1, session.channels, -1, -1)]
+        if network.facts:
+            facts = column_facts(
+                w + columns,
+                known["objective_z_um"] if "objective" in session.known else None,
+                known["track_z_um"] if "track" in session.known else None,
+                seen.direction,
+            )
+            stack = product_facts(field.product if told and "product" in session.known else None)
+            inputs += [torch.from_numpy(facts)[None], torch.from_numpy(stack)[None]]
+        said = network.predict(*inputs)
+        ours.append(said[0][0, 0, :h, :w].numpy())
+        theirs.append(found.height_um)
+        if network.sigma:
+            our_half.append(said[1][0, 0, :h, :w].numpy())
+            their_half.append(found.raw_sigma_um)
+    difference = max(float(np.abs(a - b).max()) for a, b in zip(ours, theirs, strict=True))
+    sigmas = max((float(np.abs(a - b).max()) for a, b in zip(our_half, their_half, strict=True)), default=0.0)
+    step = (slice(None, None, PARITY_STEP_PX),) * 2
+    first, second = (np.concatenate([one[step].ravel() for one in maps]) for maps in (ours, theirs))
+    halves = [
+        NORMAL_90 * np.concatenate([one[step].ravel() for one in maps]) if maps else np.zeros_like(first)
+        for maps in (our_half, their_half)
+    ]
+    flips = changes = 0
+    for percentile in LIMIT_PERCENTILES:
+        limit = float(np.percentile(first, percentile))
+        a, b = (
+            judge(value - half, value + half, limit, None) for value, half in zip((first, second), halves, strict=True)
+        )
+        flips += int(np.sum((a != b) & (a != REVIEW) & (b != REVIEW)))
+        changes += int(np.sum((a == REVIEW) != (b == REVIEW)))
+    return Parity(len(fields), difference, sigmas, tolerance, flips, changes)
+
+
+def wafer_card(recipe: WaferRecipe, card: dict[str, Any], parity: dict[str, Any], calibration: WaferCalibration) -> str:
+    """What the bundle is, for people."""
+    network, results, grounds, told = describe(recipe), card["results"], calibration.data, card["data"]
+    size = "any size" if recipe.model.kind == "wafer-fast" else f"{recipe.input.width_px} x {recipe.input.height_px} px"
+    pitch = f"{recipe.input.pitch_um:g} um a pixel" if recipe.input.pitch_um else "the whole field"
+    known = ", ".join(recipe.input.known) or "nothing"
+    lines = [
+        f"# {recipe.name}",
+        "",
+        f"{recipe.summary[0].upper()}{recipe.summary[1:]}.",
+        "",
+        f"- input: grey image of {size}, {pitch}; images of another pitch are averaged over areas",
+        f"- it may be told beside the image: {known}",
+        f"- network: {network['parameters_fused']:,} parameters as exported, {network['gflops']:.2f} GFLOPs for "
+        f"{recipe.input.width_px} x {recipe.input.height_px} px",
+        f"- trained on: {told['images']} fields of `{told.get('world', told['folder'])}` in "
+        f"{results['cpu_seconds'] / 60:.1f} CPU-minutes, {results['epochs']} epochs, {recipe.loss.supervision} truth",
+        f"- mean absolute error on its validation wafers, all told: {results['mae_validation']:.2f} um",
+        f"- calibrated on: {grounds.get('fields', 0)} fields of {grounds.get('wafers', 0)} wafers of "
+        f"`{grounds.get('world')}`, which trained nothing",
+        f"- torch against ONNX Runtime: {parity['max_abs']:.2g} um at most on {parity['images']} fields, "
+        f"{parity['ok_ng_flips']} verdicts of pixels turned",
+        f"- sources: {', '.join(card['sources'])}",
+        "",
+        "## Meant for",
+        "",
+        "Scans like those it was calibrated on. Heights are above the carrier. Where the picture cannot tell a height,",
+        "sigma says so; what is told beside the image decides how often that is.",
+        "",
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,259 @@
+"""What a run of the wafer station is made of: fields or indoor views as arrays, batches, the task, its figure of merit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import lightning
+import numpy as np
+import torch
+from jaxtyping import Float16, Float32, Int8, UInt16
+from torch import Tensor
+
+from waferlens.bundle.wafer import MULTIPLE_PX, column_facts, product_facts
+from waferlens.errors import InputError, UsageError
+from waferlens.load.wafer import count_fields, manifest, read_fields
+from waferlens.models import build_wafer
+from waferlens.prepare.splits import WAFER_FRACTIONS, split_of
+from waferlens.prepare.wafer_input import class_map, shown
+from waferlens.recipe.wafer import WaferRecipe
+from waferlens.train.setup import Metric, Setup
+from waferlens.train.wafer_task import HeightTask
+
+CLASS_FOLD = 4
+"""Pixels along each side that share one class."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FieldArrays:
+    """Fields on the network's grid, filled up to a multiple of `MULTIPLE_PX`."""
+
+    image: UInt16[np.ndarray, "n c h w"]
+    """0..65535"""
+    truth: Float16[np.ndarray, "n h w"] | Float32[np.ndarray, "n h w"]
+    """NaN where there is none [unit]"""
+    kinds: Int8[np.ndarray, "n p q"]
+    """Classes, -1 where there is none."""
+    columns: Float32[np.ndarray, "n 4 w"]
+    product: Float32[np.ndarray, "n 6"]
+    dense: np.ndarray
+    """Whether the dense truth of a field may be used."""
+    size_px: tuple[int, int]
+    """Rows and columns before they were filled up [px]"""
+    pitch_um: float
+
+    def __len__(self) -> int:
+        return len(self.image)
+
+
+def wafer_setup(recipe: WaferRecipe, data: Path) -> Setup:
+    """Reads the data of a run and makes its task; the seed is the caller's.
+
+    Raises:
+        InputError: the data cannot be used.
+        UsageError: the recipe asks for what the data does not have.
+    """
+    if recipe.input.scene == "nyu":
+        sides, facts = _nyu_arrays(recipe, data), {"folder": data.name}
+    else:
+        told = manifest(data)
+        sides = {side: field_arrays(recipe, data, side) for side in ("train", "validation")}
+        facts = {"folder": data.name, "world": told["world"]["name"], "grid": told.get("grid")}
+        facts |= {key: told.get(key) for key in ("world_sha256", "pixels_sha256", "seed")}
+    facts |= {"images": sum(map(len, sides.values())), "left_out": 0}
+    module = _Fields(recipe, sides)
+    metric = Metric("mae_validation", "MAE", recipe.target.unit)
+    steps = recipe.train.epochs * -(-len(sides["train"]) // recipe.train.batch)
+    return Setup(
+        task=lambda: HeightTask(build_wafer(recipe), recipe, steps, sides["train"].pitch_um),
+        module=module,
+        counts=(len(sides["train"]), len(sides["validation"])),
+        facts=facts,
+        problems=[],
+        metric=metric,
+    )
+
+
+def field_arrays(recipe: WaferRecipe, data: Path, side: str) -> FieldArrays:
+    """The fields of one side of the split, as the network sees them.
+
+    Raises:
+        InputError: no wafer falls into this side, or a dense truth is needed and not there.
+    """
+    spec = recipe.input
+
+    def keep(wafer: str) -> bool:
+        return split_of(wafer, WAFER_FRACTIONS) == side
+
+    count = count_fields(data, keep)
+    if count == 0:
+        raise InputError(data, f"no wafer falls into the {side} split; simulate more fields")
+    fixed = (spec.height_px, spec.width_px) if recipe.model.kind != "wafer-fast" else None
+    made: dict[str, np.ndarray] = {}
+    size, pitch = (0, 0), 0.0
+    for place, field in enumerate(read_fields(data, keep)):
+        seen = shown(field.image, field.pitch_um, field.trace, network_pitch_um=spec.pitch_um, size_px=fixed)
+        h, w = seen.image.shape
+        if place == 0:
+            size, pitch = (h, w), seen.pitch_um
+            made = _empty(count, spec.channels, h, w)
+        elif (h, w) != size:
+            raise InputError(data, f"field {field.name} is {w}x{h} px, the first {size[1]}x{size[0]}; use one grid")
+        rows, columns = made["image"].shape[2:]
+        padding = ((0, rows - h), (0, columns - w))
+        made["image"][place] = np.pad(np.rint(np.clip(seen.image, 0, 1) * 65535), padding, mode="edge")
+        made["columns"][place] = column_facts(columns, seen.objective_z_um, seen.track_z_um, seen.direction)
+        made["product"][place] = product_facts(field.product)
+        made["dense"][place] = recipe.loss.supervision == "dense" or (
+            recipe.loss.supervision == "mixed"
+            and split_of(field.wafer, {"dense": 0.5, "track": 0.5}, "mixed") == "dense"
+        )
+        if field.height_um is not None:
+            truth = shown(field.height_um, field.pitch_um, None, network_pitch_um=spec.pitch_um, size_px=fixed,
+                          full_scale=1.0)  # fmt: skip
+            made["truth"][place, :h, :w] = truth.image
+        elif side == "validation" or recipe.loss.supervision != "track":
+            raise InputError(data, "tells no dense truth; set loss.supervision=track, and validate on a simulated set")
+        if field.dies is not None:
+            fold = CLASS_FOLD
+            kinds = class_map(field.dies, seen.pitch_um * fold, h // fold, w // fold)
+            made["kinds"][place, : h // fold, : w // fold] = kinds
+    return FieldArrays(**made, size_px=size, pitch_um=pitch)
+
+
+def _empty(count: int, channels: int, h: int, w: int) -> dict[str, np.ndarray]:
+    rows, columns = h + (-h) % MULTIPLE_PX, w + (-w) % MULTIPLE_PX
+    return {
+        "image": np.zeros((count, channels, rows, columns), np.uint16),
+        "truth": np.full((count, rows, columns), np.nan, np.float32),
+        "kinds": np.full((count, rows // CLASS_FOLD, columns // CLASS_FOLD), -1, np.int8),
+        "columns": np.zeros((count, 4, columns), np.float32),
+        "product": np.zeros((count, 6), np.float32),
+        "dense": np.ones(count, bool),
+    }
+
+
+def _nyu_arrays(recipe: WaferRecipe, data: Path) -> dict[str, FieldArrays]:
+    """Indoor views scaled to the network's input; every pixel without depth is left out by `loss.mask_zero`."""
+    if not recipe.loss.mask_zero:
+        raise UsageError("loss.mask_zero should be true: depth 0 of NYU Depth v2 was not measured (S3's mistake)")
+    from waferlens.load.nyu import load_nyu  # reads MATLAB files, which wafers do not need
+
+    spec = recipe.input
+    sides = {}
+    for side in ("train", "validation"):
+        views = load_nyu(data, side)
+        image = np.stack([_scaled(view, spec.height_px, spec.width_px) for view in views.rgb])
+        depth = np.stack([_nearest(view, spec.height_px, spec.width_px) for view in views.depth_m])
+        count, (h, w) = len(image), depth.shape[1:]
+        sides[side] = FieldArrays(
+            image=(np.moveaxis(image, 3, 1).astype(np.uint16) * 257),
+            truth=depth,
+            kinds=np.full((count, max(1, h // CLASS_FOLD), max(1, w // CLASS_FOLD)), -1, np.int8),
+            columns=np.zeros((count, 4, w), np.float32),
+            product=np.zeros((count, 6), np.float32),
+            dense=np.ones(count, bool),
+            size_px=(h, w),
+            pitch_um=1.0,
+        )
+    return sides
+
+
+def _scaled(view: np.ndarray, rows: int, columns: int) -> np.ndarray:
+    import cv2
+
+    return cv2.resize(view, (columns, rows), interpolation=cv2.INTER_AREA)
+
+
+def _nearest(view: np.ndarray, rows: int, columns: int) -> np.ndarray:
+    """Depths are picked, not averaged: a mean over a pixel without depth would be a wrong depth."""
+    import cv2
+
+    return cv2.resize(view.astype(np.float32), (columns, rows), interpolation=cv2.INTER_NEAREST)
+
+
+class FieldBatches:
+    """One epoch. A resumed run meets the same batches as one that was never interrupted."""
+
+    def __init__(self, arrays: FieldArrays, recipe: WaferRecipe, epoch: int | None) -> None:
+        self.arrays, self.recipe, self.epoch = arrays, recipe, epoch
+        self.batch = min(recipe.train.batch, len(arrays))
+
+    def __len__(self) -> int:
+        return -(-len(self.arrays) // self.batch)
+
+    def __iter__(self) -> Iterator[dict[str, Tensor]]:
+        spec = self.recipe.train
+        rng = np.random.default_rng([spec.seed, self.epoch or 0])
+        train = self.epoch is not None
+        order = rng.permutation(len(self.arrays)) if train else np.arange(len(self.arrays))
+        for step in range(len(self)):
+            rows = order[step * self.batch : (step + 1) * self.batch]
+            yield self._batch(rows, rng) if train else self._whole(rows)
+
+    def _whole(self, rows: np.ndarray) -> dict[str, Tensor]:
+        made = self.arrays
+        h, w = made.size_px
+        scale = self.recipe.target.full_scale
+        seen = np.zeros((len(rows), 1, *made.image.shape[2:]), bool)
+        seen[:, :, :h, :w] = True
+        columns = made.columns[rows]
+        track = np.where(columns[:, 3] != 0, columns[:, 2] / scale, np.nan)
+        return {
+            "image": torch.from_numpy(made.image[rows].astype(np.float32) * np.float32(1 / 65535)),
+            "truth": torch.from_numpy(made.truth[rows][:, None].astype(np.float32) / np.float32(scale)),
+            "kinds": torch.from_numpy(made.kinds[rows].astype(np.int64)),
+            "columns": torch.from_numpy(columns),
+            "product": torch.from_numpy(made.product[rows]),
+            "dense": torch.from_numpy(made.dense[rows]),
+            "track": torch.from_numpy(track.astype(np.float32)),
+            "direction": torch.from_numpy(np.where((columns[:, 3] < 0).any(axis=1), -1.0, 1.0).astype(np.float32)),
+            "seen": torch.from_numpy(seen),
+        }
+
+    def _batch(self, rows: np.ndarray, rng: np.random.Generator) -> dict[str, Tensor]:
+        spec, batch = self.recipe.train, self._whole(rows)
+        if spec.crop_px is not None and spec.crop_px < batch["image"].shape[3]:
+            # whole folded positions of the coarsest scale, so that the classes keep their places
+            at = MULTIPLE_PX * int(rng.integers(0, (batch["image"].shape[3] - spec.crop_px) // MULTIPLE_PX + 1))
+            for name, fold in (("image", 1), ("truth", 1), ("seen", 1), ("columns", 1), ("track", 1),
+                               ("kinds", CLASS_FOLD)):  # fmt: skip
+                batch[name] = batch[name][..., at // fold : (at + spec.crop_px) // fold]
+        if spec.augment.flip:
+            if rng.random() < 0.5:  # up and down: the track does not care
+                batch |= {name: batch[name].flip(-2) for name in ("image", "truth", "seen", "kinds")}
+            if rng.random() < 0.5:  # the other way along the scan: the track lags to the other side
+                names = ("image", "truth", "seen", "kinds", "columns", "track")
+                batch |= {name: batch[name].flip(-1) for name in names}
+                batch["direction"] = -batch["direction"]
+                batch["columns"][:, 3] *= -1
+        if spec.augment.gain:
+            gain = 1 + spec.augment.gain * rng.uniform(-1, 1, (len(rows), 1, 1, 1))
+            batch["image"] = batch["image"] * torch.from_numpy(gain.astype(np.float32))
+        known = self.recipe.input.known
+        hidden = rng.random((3, len(rows))) < spec.forget_known
+        for place, name in enumerate(("objective", "track", "product")):
+            gone = torch.from_numpy(hidden[place] | (name not in known)).float()
+            if name == "product":
+                batch["product"] = batch["product"] * (1 - gone[:, None])
+            else:
+                pair = slice(2 * place, 2 * place + 2)
+                batch["columns"][:, pair] = batch["columns"][:, pair] * (1 - gone[:, None, None])
+        return {name: part.contiguous() for name, part in batch.items()}
+
+
+class _Fields(lightning.LightningDataModule):
+    """Thin: arrays in, one `FieldBatches` an epoch out."""
+
+    def __init__(self, recipe: WaferRecipe, sides: dict[str, FieldArrays]) -> None:
+        super().__init__()
+        self.recipe, self.sides = recipe, sides
+
+    def train_dataloader(self) -> FieldBatches:
+        epoch = self.trainer.current_epoch if self.trainer else 0
+        return FieldBatches(self.sides["train"], self.recipe, epoch)
+
+    def val_dataloader(self) -> FieldBatches:
+        return FieldBatches(self.sides["validation"], self.recipe, None)

@@ -1,0 +1,146 @@
+"""Losses of the wafer station; heights and errors in units of the full scale.
+
+Supervised by the track alone, a network learns through a model of the sensor: what a column's heights would have read.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor
+
+from waferlens.recipe.wafer import AfSensor, WaferLoss
+from waferlens.train.berhu import berhu
+
+Map = Float[Tensor, "b 1 h w"]
+LEAST_SIGNAL = 0.01
+"""Share of white below which a pixel gives the sensor no less: the square root would have no gradient at 0."""
+
+
+def pixel_loss(kind: str, height: Map, truth: Map, where: Bool[Tensor, "b 1 h w"]) -> Float[Tensor, ""]:
+    """Mean error over the pixels where there is truth."""
+    error = (height - truth)[where]
+    match kind:
+        case "l1":
+            return error.abs().mean()
+        case "mse":
+            return error.square().mean()
+        case _:
+            return berhu(height[where], truth[where])
+
+
+def laplace_nll(height: Map, log_sigma: Map, truth: Map, where: Bool[Tensor, "b 1 h w"]) -> Float[Tensor, ""]:
+    """Negative log-likelihood of the error under a Laplace distribution, up to a constant; the height gets no gradient.
+
+    Its spread is the mean absolute error. Errors at edges and of misjudged levels have long tails, which would blow a
+    normal distribution's spread up for every pixel like them.
+
+    Source: Kendall, Gal, NeurIPS 2017 (arXiv:1703.04977), section 3.1.
+    """
+    error = (height.detach() - truth)[where].abs()
+    spread = log_sigma[where]
+    return (error * torch.exp(-spread) + spread).mean()
+
+
+def class_loss(
+    logits: Float[Tensor, "b k p q"], kinds: Int64[Tensor, "b p q"], where: Bool[Tensor, "b p q"]
+) -> Float[Tensor, ""]:
+    """Cross-entropy of the classes over the pixels where there is truth."""
+    each = torch.nn.functional.cross_entropy(logits, kinds, reduction="none")
+    return each[where].mean()
+
+
+def column_reading(
+    height: Map, image: Map, sensor: AfSensor, full_scale: float, seen: Bool[Tensor, "b 1 h w"]
+) -> Float[Tensor, "b w"]:
+    """What the auto-focus would read at each column, before its lag: the soft maximum over the rows.
+
+    Args:
+        height: Of each pixel [full scale]
+        image: 0..1; a brighter pixel returns more signal.
+        sensor: Softness and share of the mean.
+        full_scale: Height that stands for 1 [um]
+        seen: Pixels of the image; what was filled up is none.
+    """
+    signal = image.clamp(min=LEAST_SIGNAL)
+    softness = sensor.softness_um / full_scale
+    logits = height / softness + 0.5 * torch.log(signal)
+    logits = logits.masked_fill(~seen, -1e4)
+    soft_maximum = (logits.softmax(dim=2) * height).sum(dim=2)
+    weight = signal * seen
+    mean = (weight * height).sum(dim=2) / weight.sum(dim=2).clamp(min=1e-6)
+    return ((1 - sensor.mean_share) * soft_maximum + sensor.mean_share * mean)[:, 0]
+
+
+def lagged(reading: Float[Tensor, "b w"], lag_columns: float, direction: Float[Tensor, " b"]) -> Float[Tensor, "b w"]:
+    """A reading after the sensor's low-pass of first order, run along the scan.
+
+    Args:
+        reading: One value a column.
+        lag_columns: Length of the low-pass [columns]
+        direction: 1 along +x, -1 against it.
+    """
+    if lag_columns <= 0:
+        return reading
+    reach = max(1, int(6 * lag_columns))
+    kernel = torch.exp(-torch.arange(reach, device=reading.device, dtype=reading.dtype) / lag_columns)
+    kernel = (kernel / kernel.sum()).flip(0)[None, None]
+
+    def forward(values: Tensor) -> Tensor:
+        padded = torch.nn.functional.pad(values[:, None], (reach - 1, 0), mode="replicate")
+        return torch.nn.functional.conv1d(padded, kernel)[:, 0]
+
+    along, against = forward(reading), forward(reading.flip(1)).flip(1)
+    return torch.where(direction[:, None] >= 0, along, against)
+
+
+def wafer_loss(
+    loss: WaferLoss,
+    told: tuple[Tensor, Tensor | None, Tensor | None],
+    batch: dict[str, Tensor],
+    full_scale: float,
+    pitch_um: float,
+) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
+    """The weighted sum of a recipe's terms, and each term by name.
+
+    Args:
+        loss: The recipe's section.
+        told: Height and log sigma [full scale], logits of the classes.
+        batch: `image` `b 1 h w`; `truth` `b 1 h w`, NaN where there is none; `kinds` `b p q`, -1 where there is none;
+            `dense` `b`, whether the dense truth of a field may be used; `track` `b w`, NaN where not known [full
+            scale]; `direction` `b`; `seen` `b 1 h w`, pixels of the image.
+        full_scale: Height that stands for 1 [unit]
+        pitch_um: Of the columns [um]
+    """
+    height, log_sigma, logits = told
+    truth = batch["truth"]
+    where = torch.isfinite(truth) & batch["dense"][:, None, None, None]
+    if loss.mask_zero:
+        where &= truth > 0
+    filled = torch.nan_to_num(truth)
+    terms: dict[str, tuple[float, Tensor]] = {}
+    if where.any():
+        terms["pixel"] = (1.0, pixel_loss(loss.pixel, height, filled, where))
+        if loss.sigma_weight and log_sigma is not None:
+            terms["sigma"] = (loss.sigma_weight, laplace_nll(height, log_sigma, filled, where))
+        kinds = batch["kinds"]
+        known = (kinds >= 0) & batch["dense"][:, None, None]
+        if loss.class_weight and logits is not None and known.any():
+            terms["classes"] = (loss.class_weight, class_loss(logits, kinds.clamp(min=0), known))
+    if loss.supervision != "dense":
+        reading = column_reading(height, batch["image"], loss.sensor, full_scale, batch["seen"])
+        expected = lagged(reading, loss.sensor.lag_um / pitch_um, batch["direction"])
+        track = batch["track"]
+        known_columns = torch.isfinite(track)
+        error = (expected - torch.nan_to_num(track))[known_columns].abs()
+        terms["track"] = (loss.track_weight, error.mean())
+        if loss.sigma_weight and log_sigma is not None and "sigma" not in terms:
+            terms["sigma"] = (loss.sigma_weight, track_nll(error, log_sigma, known_columns))
+    total = torch.stack([weight * term for weight, term in terms.values()]).sum()
+    return total, {name: term.detach() for name, (_, term) in terms.items()}
+
+
+def track_nll(error: Float[Tensor, " n"], log_sigma: Map, known_columns: Bool[Tensor, "b w"]) -> Float[Tensor, ""]:
+    """Likelihood of the track's error under the mean sigma of its column: all that a track can tell about sigma."""
+    spread = log_sigma.mean(dim=2)[:, 0][known_columns]
+    return (error.detach() * torch.exp(-spread) + spread).mean()
