@@ -93,6 +93,30 @@ SOURCES: dict[str, Source] = {
         2015,
         "hole-unet-*, generator of hole-pix2pix",
     ),
+    "he-2016": Source(
+        "Deep Residual Learning for Image Recognition",
+        "K. He, X. Zhang, S. Ren, J. Sun",
+        2016,
+        "ResNet-50, encoder of wafer-fcrn and of depth-cnn-transfer and -residual",
+    ),
+    "laina-2016": Source(
+        "Deeper Depth Prediction with Fully Convolutional Residual Networks",
+        "I. Laina, C. Rupprecht, V. Belagiannis, F. Tombari, N. Navab",
+        2016,
+        "up-projection by interleaved convolutions, reverse Huber loss",
+    ),
+    "eigen-2014": Source(
+        "Depth Map Prediction from a Single Image using a Multi-Scale Deep Network",
+        "D. Eigen, C. Puhrsch, R. Fergus",
+        2014,
+        "coarse network of depth-cnn-fc, measures of depth maps",
+    ),
+    "silberman-2012": Source(
+        "Indoor Segmentation and Support Inference from RGBD Images",
+        "N. Silberman, D. Hoiem, P. Kohli, R. Fergus",
+        2012,
+        "NYU Depth v2",
+    ),
     "isola-2017": Source(
         "Image-to-Image Translation with Conditional Adversarial Networks",
         "P. Isola, J.-Y. Zhu, T. Zhou, A. A. Efros",

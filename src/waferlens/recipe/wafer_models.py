@@ -60,6 +60,9 @@ class Fcrn(Section):
     """Channels after the 1x1 convolution; each UpProject block halves them."""
     dropout: Fraction = 0.5
     """Share of the channels that Dropout2d drops before the last convolution."""
+    padding: Literal["behind", "before"] = "behind"
+    """Where convolutions of two rows or columns look beyond the map; behind it, up-projection is unpooling and a 5x5
+    convolution, as Laina et al. write; the weights they released were made for before it."""
 
 
 class DepthCnn(Section):
