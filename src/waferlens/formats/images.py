@@ -130,22 +130,11 @@ def decode(data: bytes, path: str = "") -> Image:
     Raises:
         FormatError: the bytes are empty, truncated, no image, too large, or have unequal channels.
     """
-    if data.startswith(_PNG):
-        _check_png(data, path)
-    elif data.startswith(b"\xff\xd8\xff"):
-        _check_jpeg(data, path)
-    elif data.startswith(b"BM"):
-        _check_bmp(data, path)
-    elif starts_like_tiff(data):
+    if starts_like_tiff(data):
         from waferlens.formats import tiff
 
         return tiff.decode(data, path)
-    elif not data:
-        raise FormatError(path, "the file is empty")
-    else:
-        raise FormatError(
-            path, f"not an image: PNG, JPEG, BMP and TIFF are read, this file starts with {bytes(data[:8])!r}"
-        )
+    check_whole(data, path)
     try:
         # unchanged: 16 bits stay 16 bits, and no orientation tag turns the image
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
@@ -156,6 +145,30 @@ def decode(data: bytes, path: str = "") -> Image:
     if pixels.ndim == 3:
         pixels = one_channel(pixels, path)
     return Image(pixels, full_scale_of(pixels, path), path=path)
+
+
+def check_whole(data: bytes, path: str) -> None:
+    """Refuses what is not exactly one whole PNG, JPEG or BMP file, before a decoder sees it.
+
+    Args:
+        data: the whole file.
+        path: what to call it in an error.
+
+    Raises:
+        FormatError: the bytes are empty, truncated, no such image, or ask for too large a one.
+    """
+    if data.startswith(_PNG):
+        _check_png(data, path)
+    elif data.startswith(b"\xff\xd8\xff"):
+        _check_jpeg(data, path)
+    elif data.startswith(b"BM"):
+        _check_bmp(data, path)
+    elif not data:
+        raise FormatError(path, "the file is empty")
+    else:
+        raise FormatError(
+            path, f"not an image: PNG, JPEG, BMP and TIFF are read, this file starts with {bytes(data[:8])!r}"
+        )
 
 
 def one_channel(pixels: np.ndarray, path: str) -> np.ndarray:
