@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import cv2
-import h5py
 import numpy as np
 import pytest
 from scipy.io import savemat
@@ -15,6 +14,8 @@ from scipy.io import savemat
 from waferlens.errors import FormatError, InputError
 from waferlens.formats.nyu import entries, read_colours, read_views
 from waferlens.load.nyu import load_nyu, room
+
+h5py = pytest.importorskip("h5py", reason="the extra `formats` is not installed")
 
 COUNT, H, W = 6, 5, 7
 SCENES = ("kitchen_0001a", "kitchen_0001b", "office_0002", "bath_0003", "bedroom_0004", "cafe_0005")

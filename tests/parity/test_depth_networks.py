@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d
 
+from waferlens.models import fuse
 from waferlens.models.depth_cnn import (
     JoinedUpProjection,
     PlainEncoder,
@@ -209,6 +210,28 @@ def test_tiny_fcrn_learns() -> None:
         errors.append(error.item())
     assert network(image).shape == (4, 1, 50, 70)
     assert errors[-1] < 0.3 * errors[0]
+
+
+@pytest.mark.parametrize("which", ["fcrn", "fully-connected", "convolution", "up-projection"])
+def test_fused_says_the_same(which: str) -> None:
+    torch.manual_seed(2)
+    network: nn.Module
+    if which == "fcrn":
+        network = build_fcrn((1, 2, 1, 1), 8, 32, 0.5, 1, 64, 64)
+    else:
+        network = build_depth_cnn(which, (1, 2, 1, 1), 8, 32, 0.5, 1, 64, 64, frozen=True)  # type: ignore[arg-type]
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):  # fresh ones are the identity, and any folding of them would pass
+            module.running_mean.uniform_(-0.3, 0.3)  # type: ignore[union-attr]
+            module.running_var.uniform_(0.5, 2.0)  # type: ignore[union-attr]
+    image = torch.randn(2, 1, 64, 64)
+    fused = fuse(network)
+    with torch.no_grad():
+        expected = network.eval()(image)
+        assert torch.allclose(fused(image), expected, atol=1e-4 * float(expected.max()))
+    folded = [part for part in fused.modules() if isinstance(part, nn.BatchNorm2d)]
+    # those behind interleaved convolutions stay: they stand behind four at once
+    assert len(folded) == (8 if which == "fcrn" else 0)
 
 
 def test_encoders_agree_on_the_size_of_features() -> None:
