@@ -10,7 +10,6 @@ Source: S0 (the layout of its traces, as its public scripts read them).
 from __future__ import annotations
 
 import io
-import math
 from pathlib import Path
 
 import numpy as np
@@ -29,64 +28,76 @@ _TOLD = {"z_ref_um": "height above the carrier at which Z is 0 [um]", "rate_hz":
 def read_trace(path: str | Path) -> StageTrace:
     """A trace, sample by sample.
 
+    Columns we give no meaning may hold anything, and those that hold more than numbers are kept as text.
+
     Raises:
         InputError: there is no such file.
-        FormatError: a row is too short or holds what is no number; says which row.
+        FormatError: a row is too short, or an encoder, Z or the flag is no whole number; says which row.
     """
     path = Path(path)
     try:
-        text = path.read_text("utf-8-sig", errors="replace")
+        # what is not UTF-8 in a foreign header comes back from `write_trace` as it was
+        text = path.read_text("utf-8-sig", errors="surrogateescape")
     except OSError as wrong:
         raise InputError(path, f"cannot be read: {wrong.strerror or wrong}") from wrong
     lines = text.splitlines()
-    header, body = tuple(lines[:HEADER_ROWS]), "\n".join(lines[HEADER_ROWS:])
-    if not body.strip():
+    header, body = tuple(lines[:HEADER_ROWS]), lines[HEADER_ROWS:]
+    _require_header(path, header)
+    if not any(line.strip() for line in body):
         raise FormatError(path, f"holds no sample after its {HEADER_ROWS} header rows")
-    try:
-        table = np.loadtxt(io.StringIO(body), delimiter=",", ndmin=2, dtype=np.float64)
-    except ValueError as wrong:
-        raise FormatError(path, f"{_first_fault(lines)}") from wrong
-    if table.shape[1] < LEAST_COLUMNS:
-        raise FormatError(path, f"has {table.shape[1]} columns; a stage trace has at least {LEAST_COLUMNS}")
-    counts = table[:, (X, Y, Z)]
-    if not np.isfinite(counts).all():
-        row = int(np.flatnonzero(~np.isfinite(counts).all(axis=1))[0]) + HEADER_ROWS + 1
-        raise FormatError(path, f"line {row}: an encoder or Z is not finite")
-    ours = bool(header) and header[0].startswith(_OURS)
-    told = _constants(header) if ours else {}
-    objective = table[:, OBJECTIVE].copy() if ours and table.shape[1] > OBJECTIVE else None
+    columns = _columns(path, body)
+    if len(columns) < LEAST_COLUMNS:
+        raise FormatError(
+            path,
+            f"line {HEADER_ROWS + 1}: {len(columns)} columns; a stage trace has at least {LEAST_COLUMNS} (counted "
+            f"from 0, {X} and {Y} are the encoders, {Z} is Z, {VALID} its valid flag)",
+        )
+    counts = {number: _whole(path, columns[number], number) for number in (X, Y, Z, VALID)}
+    ours = header[0].startswith(_OURS)
+    told = _constants(path, header) if ours else {}
+    objective = columns[OBJECTIVE] if ours and len(columns) > OBJECTIVE else None
+    if objective is not None and objective.dtype.kind != "f":
+        raise FormatError(path, f"column {OBJECTIVE}: the height of focus is not a number in every row")
     if objective is not None and not np.isfinite(objective).any():
         objective = None
     known = {X, Y, Z, VALID, *([OBJECTIVE] if ours else [])}
     return StageTrace(
-        x_counts=counts[:, 0].astype(np.int64),
-        y_counts=counts[:, 1].astype(np.int64),
-        z_counts=counts[:, 2].astype(np.int64),
-        valid=table[:, VALID] != 0,
+        x_counts=counts[X],
+        y_counts=counts[Y],
+        z_counts=counts[Z],
+        valid=counts[VALID] != 0,
         objective_z_um=objective,
-        further={number: table[:, number].copy() for number in range(table.shape[1]) if number not in known},
+        further={number: column for number, column in enumerate(columns) if number not in known},
         header=header,
         **told,
     )
 
 
 def write_trace(path: str | Path, trace: StageTrace) -> None:
-    """Writes a trace whole or not at all; what `read_trace` reads from it equals the trace."""
+    """Writes a trace whole or not at all; what `read_trace` reads from it equals the trace.
+
+    Raises:
+        InputError: the column of the height of focus holds something else.
+    """
     count = len(trace.x_counts)
+    foreign = _foreign(trace)
+    if OBJECTIVE in trace.further and not foreign:
+        raise InputError(path, f"column {OBJECTIVE} of this trace is taken; the height of focus stands there in ours")
     width = max([LEAST_COLUMNS, *(number + 1 for number in trace.further)])
     if trace.objective_z_um is not None:
         width = max(width, OBJECTIVE + 1)
-    columns: list[np.ndarray] = [np.zeros(count, np.int64)] * width
+    blank = ["0"] * count
+    words: list[list[str]] = [blank] * width
+    if width > OBJECTIVE and not foreign:
+        words[OBJECTIVE] = ["nan"] * count
     for number, values in trace.further.items():
-        columns[number] = values
-    columns[X], columns[Y], columns[Z] = trace.x_counts, trace.y_counts, trace.z_counts
-    columns[VALID] = trace.valid.astype(np.int64)
+        words[number] = _words(values)
+    words[X], words[Y], words[Z] = _words(trace.x_counts), _words(trace.y_counts), _words(trace.z_counts)
+    words[VALID] = _words(trace.valid.astype(np.int64))
     if trace.objective_z_um is not None:
-        columns[OBJECTIVE] = trace.objective_z_um
-    words = [[_word(value) for value in column.tolist()] for column in columns]
-    rows = [",".join(row) for row in zip(*words, strict=True)]
-    text = "\n".join([*_header(trace, width), *rows]) + "\n"
-    write_whole(Path(path), lambda beside: beside.write_text(text))
+        words[OBJECTIVE] = _words(trace.objective_z_um)
+    text = "\n".join([*_header(trace, width), *map(",".join, zip(*words, strict=True))]) + "\n"
+    write_whole(Path(path), lambda beside: beside.write_text(text, "utf-8", errors="surrogateescape"))
 
 
 def _header(trace: StageTrace, width: int) -> list[str]:
@@ -95,8 +106,7 @@ def _header(trace: StageTrace, width: int) -> list[str]:
     for number, name in ((X, "x_encoder"), (Y, "y_encoder"), (Z, "z"), (VALID, "valid"), (OBJECTIVE, "objective_z_um")):
         if number < width:
             names[number] = name
-    foreign = bool(trace.header) and not trace.header[0].startswith(_OURS)
-    if foreign and trace.objective_z_um is None:
+    if _foreign(trace):
         return list(trace.header)
     return [
         _OURS,
@@ -108,36 +118,88 @@ def _header(trace: StageTrace, width: int) -> list[str]:
     ]
 
 
-def _constants(header: tuple[str, ...]) -> dict[str, float]:
+def _foreign(trace: StageTrace) -> bool:
+    """Whether it came from another program and says nothing that its header cannot hold."""
+    return bool(trace.header) and not trace.header[0].startswith(_OURS) and trace.objective_z_um is None
+
+
+def _constants(path: Path, header: tuple[str, ...]) -> dict[str, float]:
     told = {}
-    for line in header:
+    for number, line in enumerate(header, start=1):
         key, _, rest = line.partition(",")
         if key in _TOLD:
-            told[key] = float(rest.partition(",")[0])
+            word = rest.partition(",")[0]
+            try:
+                told[key] = float(word)
+            except ValueError as wrong:
+                raise FormatError(path, f"line {number}: {key} is {word!r}, which is no number") from wrong
     return told
 
 
-def _word(value: float) -> str:
-    if isinstance(value, float):
-        if math.isfinite(value) and value == int(value):
-            return str(int(value))
-        return repr(value)
-    return str(value)
+def _require_header(path: Path, header: tuple[str, ...]) -> None:
+    """A file that begins with samples would lose its first seven without a word."""
+    for number, line in enumerate(header, start=1):
+        words = line.split(",")
+        if len(words) >= LEAST_COLUMNS and all(_number(words[place]) is not None for place in (X, Y, Z, VALID)):
+            raise FormatError(path, f"line {number} is a sample; a stage trace begins with {HEADER_ROWS} header rows")
+    if not header:
+        raise FormatError(path, "the file is empty")
 
 
-def _first_fault(lines: list[str]) -> str:
-    """Which row stops the reading, and by what."""
-    width = None
-    for number, line in enumerate(lines[HEADER_ROWS:], start=HEADER_ROWS + 1):
+def _columns(path: Path, body: list[str]) -> list[np.ndarray]:
+    """The columns as floats, or as text where one of them holds more than numbers."""
+    try:
+        table = np.loadtxt(io.StringIO("\n".join(body)), delimiter=",", ndmin=2, dtype=np.float64, comments=None)
+    except ValueError:
+        return _mixed_columns(path, body)
+    return [column.copy() for column in table.T]
+
+
+def _mixed_columns(path: Path, body: list[str]) -> list[np.ndarray]:
+    rows: list[list[str]] = []
+    for number, line in enumerate(body, start=HEADER_ROWS + 1):
         if not line.strip():
             continue
         words = line.split(",")
-        for place, word in enumerate(words):
-            try:
-                float(word)
-            except ValueError:
-                return f"line {number}, column {place}: {word.strip()!r} is no number"
-        if width is not None and len(words) != width:
-            return f"line {number}: {len(words)} columns, the rows before it have {width}"
-        width = len(words)
-    return "cannot be read as numbers"
+        if rows and len(words) != len(rows[0]):
+            raise FormatError(path, f"line {number}: {len(words)} columns, the rows before it have {len(rows[0])}")
+        for place in (X, Y, Z, VALID):
+            if place < len(words) and _number(words[place]) is None:
+                raise FormatError(path, f"line {number}, column {place}: {words[place].strip()!r} is no number")
+        rows.append(words)
+    columns = []
+    for words in zip(*rows, strict=True):
+        try:
+            columns.append(np.array(words, np.float64))
+        except ValueError:
+            columns.append(np.array(words))
+    return columns
+
+
+def _whole(path: Path, column: np.ndarray, number: int) -> np.ndarray:
+    """A column as the whole numbers it must hold."""
+    bad = np.flatnonzero(~((column == np.rint(column)) & (np.abs(column) < 2.0**53)))
+    if len(bad):
+        name = {X: "the X encoder", Y: "the Y encoder", Z: "Z", VALID: "the valid flag"}[number]
+        raise FormatError(
+            path,
+            f"sample {bad[0]} (line {bad[0] + HEADER_ROWS + 1} where no row is empty), column {number}: {name} is "
+            f"{column[bad[0]]:g}, which is no whole number of counts",
+        )
+    return column.astype(np.int64)
+
+
+def _number(word: str) -> float | None:
+    try:
+        return float(word)
+    except ValueError:
+        return None
+
+
+def _words(values: np.ndarray) -> list[str]:
+    """Each value so that it reads back the same; whole numbers without a point."""
+    if values.dtype.kind == "f" and np.all((values == np.rint(values)) & (np.abs(values) < 2.0**53)):
+        values = values.astype(np.int64)
+    if values.dtype.kind == "f":
+        return [word.removesuffix(".0") for word in map(repr, values.tolist())]
+    return list(map(str, values.tolist()))
