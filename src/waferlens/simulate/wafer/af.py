@@ -117,11 +117,12 @@ def af_track(
     *,
     direction: int = 1,
     off_wafer: np.ndarray | None = None,
+    x0_um: float = 0.0,
 ) -> StageTrace:
     """The trace of a scan over an image.
 
     Args:
-        height_um: Of each pixel [um]
+        height_um: Of each pixel; a column without any height is beyond the wafer [um]
         reflectance: Of each pixel.
         tan_slope: Of each pixel.
         pitch_um: Of the grid [um]
@@ -130,8 +131,14 @@ def af_track(
         noise: Draws noise and dropouts; None leaves them out.
         direction: 1 along +x, -1 against it.
         off_wafer: Columns beyond the wafer's edge, where nothing comes back.
+        x0_um: What the encoder says at the outer edge of the first column [um]
     """
     width = height_um.shape[1]
+    unknown = np.isnan(height_um)
+    if unknown.any():
+        gone = unknown.all(axis=0)
+        off_wafer = gone if off_wafer is None else off_wafer | gone
+        height_um, reflectance = np.where(unknown, 0.0, height_um), np.where(unknown, 0.0, reflectance)
     reading, light = column_reading(height_um, reflectance, tan_slope, pitch_um, sensor)
     x = scan_positions(sensor, width * pitch_um, direction, instrument)
     centres = (np.arange(width) + 0.5) * pitch_um
@@ -150,7 +157,7 @@ def af_track(
     inside = (x >= 0) & (x <= width * pitch_um)
     count = int(inside.sum())
     return StageTrace(
-        x_counts=np.rint(COUNTS_PER_UM * x[inside]).astype(np.int64),
+        x_counts=np.rint(COUNTS_PER_UM * (x[inside] + x0_um)).astype(np.int64),
         y_counts=np.zeros(count, np.int64),
         z_counts=np.rint(counts[inside]).astype(np.int64),
         valid=valid[inside],
@@ -176,12 +183,13 @@ def _disturbed(
     chance = sensor.dropout * np.where(step, 8.0, 1.0) * np.where(signal < 0.05, 2.0, 1.0)
     drawn, held, lost = noise.random(m), noise.random(m), noise.uniform(200.0, 1200.0, m)
     length = noise.integers(1, 5, m)
+    locked = counts.copy()
     for start in np.flatnonzero(drawn < chance):
         run = slice(start, start + int(length[start]))
         if held[start] < 0.7 and start > 0:
             counts[run] = counts[start - 1]
         else:
-            counts[run] -= COUNTS_PER_UM * lost[start]
+            counts[run] = locked[run] - COUNTS_PER_UM * lost[start]
         valid[run] = False
     wild = 3000.0 * noise.standard_normal(m)
     deep = noise.uniform(*DEEPEST_COUNTS, m)
