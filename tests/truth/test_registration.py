@@ -504,8 +504,9 @@ def test_the_kernel_lays_rows_as_opencv_does(angle):
     reference = scene(90, 3) - 90
     matrix = turn(angle, (70, 80), (90, 90))
     matrix[:, 2] += 3.3, -2.6
-    laid = np.zeros((70, 80), np.float32)
-    registration_kernels.lay(reference, matrix, laid)
+    laid, line = np.zeros((70, 80), np.float32), np.empty(90, np.float32)
+    ends = registration_kernels.inner_columns(matrix, (70, 80), (90, 90))
+    registration_kernels.lay(reference, matrix, ends, False, line, laid)
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     expected = cv2.warpAffine(reference, matrix, (80, 70), flags=flags)
     filled = laid != 0
@@ -525,12 +526,13 @@ def test_cubic_interpolation_keeps_cubics(angle, scale):
     matrix = turn(angle, (60, 60), (90, 90))
     matrix[:, :2] *= scale
     matrix[:, 2] = 44.7 - matrix[:, :2] @ (29.5, 29.5)
-    line, row = np.empty(90, np.float32), np.zeros(60, np.float32)
-    for at in range(1, 59):
-        x0, x1 = registration_kernels._inner_columns(matrix, at, 90, 90, 60)
-        registration_kernels._lay_row(reference, matrix, at, x0, x1, True, line, row)
+    laid, line = np.zeros((60, 60), np.float32), np.empty(90, np.float32)
+    ends = registration_kernels.inner_columns(matrix, (60, 60), (90, 90))
+    registration_kernels.lay(reference, matrix, ends, True, line, laid)
+    for at, (x0, x1) in enumerate(ends):
         u, v = matrix @ np.stack((np.arange(x0, x1), np.full(x1 - x0, at), np.ones(x1 - x0)))
-        assert np.allclose(row[x0:x1], surface(u, v), atol=2e-3)
+        assert np.allclose(laid[at, x0:x1], surface(u, v), atol=2e-3)
+    assert (np.diff(ends)[1:-1] > 50).all()
 
 
 def test_a_shift_of_sharp_edges_is_not_drawn_towards_pixels():
@@ -637,3 +639,18 @@ def test_shapes_are_what_the_signatures_say():
         (registration_refine.normal_matrix, (image, image, np.ones_like(image), np.eye(2, 3), (64, 64))),
     ):
         jaxtyped(typechecker=beartype)(function)(*arguments)
+
+
+@pytest.mark.parametrize("shape", [(64, 48), (37, 101), (17, 16)])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+def test_images_are_halved_by_the_filter_they_are_said_to_be(shape, dtype, monkeypatch):
+    pixels = np.random.default_rng(3).integers(0, 255, shape).astype(dtype)
+    h, w = shape[0] // 2, shape[1] // 2
+    around = np.pad(pixels.astype(np.float64), 1, mode="edge")
+    for _ in range(2):  # along one axis, then along the other
+        around = (around[:-3] + 3 * around[1:-2] + 3 * around[2:-1] + around[3:])[::2].T / 8
+    expected = around
+    assert expected.shape == (h, w)
+    assert np.allclose(registration_pyramid._halved(pixels), expected, atol=1e-4)
+    monkeypatch.setattr(registration_pyramid, "_LARGE_PIXELS", 0)  # the kernel of large ones
+    assert np.allclose(registration_pyramid._halved(pixels), expected, atol=1e-4)

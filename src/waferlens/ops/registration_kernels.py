@@ -1,4 +1,7 @@
-"""The loops of registration over pixels: Gauss-Newton's descent, one pass of it, the warped row, products of slopes.
+"""The loops of registration over pixels: the columns that are met, the warped reference, its sums, products of slopes.
+
+Each is compiled once and calls no other: what one kernel calls is compiled with it once more, and what a first
+registration waits for is the compiler. What is decided step by step is left to `registration_refine`.
 
 numba is imported with this file: import it where it is used, not at start-up.
 """
@@ -12,266 +15,149 @@ from numba import njit
 
 # Sums may be reordered (that is what makes them vectors); every pixel is finite by the time it comes here.
 _FAST = {"reassoc", "contract", "arcp", "nsz"}
-_CLIP = 3.0  # residuals beyond this many rms pull no harder
-_LEAST_SHARE = 0.02  # of the image has to lie in the reference for a step to be worth taking
-_NEAR_PX = 0.2  # after a larger step two points are enough
-_SUMS = 15  # what one pass over the overlap adds up, see `_pass`
+INNER = 1.0
+"""Rim of the reference whose points have two pixels on every side [px]"""
+OUTER = -0.5
+"""The same, of those within its outer pixel edges [px]"""
 
 
-@njit(nogil=True, cache=True)
-def descend(image, reference, weight, matrix, best, pull, turns, steps, enough, cubic, state):
-    """Steps of Gauss-Newton, in place; the score of `best`, which is the last matrix unless that was a worse one."""
-    h, w = image.shape
-    xc, yc = 0.5 * (w - 1), 0.5 * (h - 1)
-    sums = np.zeros(_SUMS)
-    row = np.empty(w, np.float32)
-    delta = np.empty(6)
-    least = _LEAST_SHARE * h * w
-    top, moved, taken, first = -2.0, math.inf, 0, True
-    while True:
-        finer = cubic and (moved < _NEAR_PX or taken == 0 or taken >= steps)
-        _pass(image, reference, weight, matrix, state[0], state[1], state[2], finer, row, sums)
-        n, t, r, tt, rr, tr, p, pr, pp = sums[0], sums[1], sums[2], sums[3], sums[4], sums[5], sums[6], sums[7], sums[8]
-        if n < least:
-            break
-        vt, vr, c = tt - t * t / n, rr - r * r / n, tr - t * r / n
-        if not (vt > 1e-3 * tt and vr > 1e-3 * rr):
-            break  # flat where they overlap
-        score = c / math.sqrt(vt * vr)
-        if score > top:
-            top = score
-            best[:] = matrix
-            state[3], state[4] = vt / n, vr / n
-        elif score < top - 0.05:
-            break  # it runs away
-        if first and abs(state[0] - c / vr) > 0.25 * abs(c / vr):  # known only now, or wrongly from a poor start
-            state[0] = c / vr
-            state[1] = (t - state[0] * r) / n
-            state[2] = _CLIP * math.sqrt(max(vt - c * c / vr, 0.0) / n) + 1e-6
-            first = False
-            if steps > 0:
+@njit(nogil=True, cache=True, error_model="numpy")
+def columns(matrix, hr, wr, rim, border, w, ends):
+    """The columns of each row, first and one after the last, whose points lie within a rim of the reference.
+
+    The outermost `border` rows and columns of the image are none of them.
+    """
+    onto = wr, hr
+    for y in range(len(ends)):
+        x0, x1 = border, w - border
+        if y < border or y >= len(ends) - border:
+            x1 = x0
+        for i in range(2):
+            by, start, limit = matrix[i, 0], matrix[i, 1] * y + matrix[i, 2] - rim, onto[i] - 1 - 2 * rim
+            if abs(by) < 1e-12:
+                if not 0 <= start < limit:
+                    x1 = x0
                 continue
-        first = False
-        if taken >= steps:
-            break
-        # psi = clip(T - gain R - offset): one Newton step for gain and offset too
-        more = (pr - p * r / n) / vr
-        state[0] += more
-        state[1] += (p - more * r) / n
-        state[2] = _CLIP * math.sqrt(pp / n) + 1e-6
-        for i in range(6):
-            delta[i] = 0.0
-            for j in range(6):
-                delta[i] -= pull[i, j] * sums[9 + j]
-        moved = max(
-            abs(delta[0]) * xc + abs(delta[1]) * yc + abs(delta[2]),
-            abs(delta[3]) * xc + abs(delta[4]) * yc + abs(delta[5]),
-        )
-        if not moved < 0.25 * max(h, w):
-            break
-        _compose(matrix, delta, turns, xc, yc)
-        taken += 1
-        if moved <= enough and finer == cubic:
-            best[:] = matrix
-            break
-    return max(top, -1.0) if top > -2.0 else 0.0
+            low, high = -start / by, (limit - start) / by
+            if low > high:
+                low, high = high, low
+            # a thousandth of a pixel inside, so that rounding leads no index out
+            low, high = low + 1e-3, high - 1e-3
+            if high >= x0 and low <= x1 - 1:
+                if low > x0:
+                    x0 = math.ceil(low)
+                if high < x1 - 1:
+                    x1 = math.floor(high) + 1
+            else:
+                x1 = x0
+        ends[y, 0], ends[y, 1] = x0, x1
 
 
-@njit(nogil=True, cache=True)
-def _compose(matrix, delta, turns, xc, yc):
-    """M becomes M after W^-1, W being the change told about the centre; a turn stays a turn, however large."""
-    a, b, e, c, d, f = 1 + delta[0], delta[1], delta[2], delta[3], 1 + delta[4], delta[5]
-    if turns:
-        a = d = math.cos(delta[3])
-        c = math.sin(delta[3])
-        b = -c
-    det = a * d - b * c
-    a, b, c, d = d / det, -b / det, -c / det, a / det
-    e, f = -(a * e + b * f), -(c * e + d * f)
-    e, f = e + xc - a * xc - b * yc, f + yc - c * xc - d * yc
-    for i in range(2):
-        x, y, t = matrix[i, 0], matrix[i, 1], matrix[i, 2]
-        matrix[i, 0], matrix[i, 1], matrix[i, 2] = x * a + y * c, x * b + y * d, x * e + y * f + t
-
-
-@njit(nogil=True, cache=True)
-def _columns(m0, m1, m2, y, limit, first, last):
-    """The columns first <= x < last of row y with 0 <= m0 x + m1 y + m2 < limit."""
-    start = m1 * y + m2
-    if abs(m0) < 1e-12:
-        inside = 0 <= start < limit
-        return first, last if inside else first
-    low, high = -start / m0, (limit - start) / m0
-    if low > high:
-        low, high = high, low
-    # a thousandth of a pixel inside, so that rounding leads no index out
-    low, high = low + 1e-3, high - 1e-3
-    if not (high >= first and low <= last - 1):
-        return first, first
-    return max(first, math.ceil(low)), min(last, math.floor(high) + 1)
-
-
-@njit(nogil=True, cache=True)
-def _inner_columns(matrix, y, hr, wr, w):
-    """The columns of row y, less the outermost, whose points have two pixels of the reference on every side."""
-    x0, x1 = _columns(matrix[0, 0], matrix[0, 1], matrix[0, 2] - 1, y, wr - 3, 1, w - 1)
-    return _columns(matrix[1, 0], matrix[1, 1], matrix[1, 2] - 1, y, hr - 3, x0, x1)
-
-
-@njit(nogil=True, cache=True)
-def covered_share(matrix, h, w, hr, wr):
-    """Share of the pixels of an image whose points lie within the outer pixel edges of the reference [1]"""
-    count = 0
-    for y in range(h):
-        x0, x1 = _columns(matrix[0, 0], matrix[0, 1], matrix[0, 2] + 0.5, y, wr, 0, w)
-        x0, x1 = _columns(matrix[1, 0], matrix[1, 1], matrix[1, 2] + 0.5, y, hr, x0, x1)
-        count += max(0, x1 - x0)
-    return count / (h * w)
-
-
-@njit(nogil=True, cache=True)
-def seen_by_all(weight, matrices, hr, wr):
-    """The weights where a reference of shape (hr, wr) covers the image by each of the matrices, else 0."""
-    h, w = weight.shape
-    out = np.zeros_like(weight)
-    for y in range(1, h - 1):
-        first, last = 1, w - 1
-        for matrix in matrices:
-            x0, x1 = _inner_columns(matrix, y, hr, wr, w)
-            first, last = max(first, x0), min(last, x1)
-        if last > first:
-            out[y, first:last] = weight[y, first:last]
-    return out
-
-
-@njit(nogil=True, cache=True, fastmath=_FAST)
-def _lay_row(reference, matrix, y, x0, x1, cubic, line, row):
-    """One row of the warped reference: where its line crosses the columns of the reference, then along the line.
+@njit(nogil=True, cache=True, fastmath=_FAST, error_model="numpy")
+def lay(reference, matrix, ends, cubic, line, out):
+    """The warped reference between the ends of each row: where the row's line crosses the columns of the reference,
+    then along the line.
 
     Either step is cut where it passes from one row or column of the reference to the next: between the cuts
     neighbours are neighbours, and the loops become vectors. At 3 degrees the first is cut every 19 pixels, the second
-    every 730. `line` is room for a row of the reference.
+    every 730. Two points each way, or four: by the cubic through them (Lagrange), which unlike others moves no edge.
+    `line` is room for a row of the reference.
     """
-    hr = reference.shape[0]
-    m00, u0, v0 = matrix[0, 0], matrix[0, 1] * y + matrix[0, 2], matrix[1, 1] * y + matrix[1, 2]
-    slope = matrix[1, 0] / m00
-    # what columns the row needs, two on either side
-    ends = m00 * x0 + u0, m00 * (x1 - 1) + u0
-    first, last = math.floor(min(ends)) - 1, math.floor(max(ends)) + 3
-    per = 1 / slope if abs(slope) > 1e-9 else 0.0
-    start = v0 - slope * u0
-    c = first
-    while c < last:
-        v = start + slope * c
-        iv = min(max(math.floor(v), 1), hr - 3)  # columns beyond the row's ends may leave the reference
-        end = last
-        if per != 0 and 1 <= v < hr - 2:
-            end = min(end, max(c + 1, int((iv - start + (1 if slope > 0 else 0)) * per) + 1))
-        elif per != 0:
-            end = c + 1
-        f, by = np.float32(v - iv), np.float32(slope)
-        out = line[c - first : end - first]
-        if cubic:
-            _down_four(reference[iv - 1 : iv + 3, c:end], f, by, out)
-        else:
-            _down_two(reference[iv : iv + 2, c:end], f, by, out)
-        c = end
+    hr = len(reference)
+    half, third, one, three = np.float32(0.5), np.float32(1 / 3), np.float32(1), np.float32(3)
+    m00, slope = matrix[0, 0], matrix[1, 0] / matrix[0, 0]
     dm = m00 - 1.0
-    per = 1 / dm if abs(dm) > 1e-9 else 0.0
-    x = x0
-    while x < x1:
-        u = dm * x + u0
-        iu = math.floor(u)
-        end = x1
-        if per != 0:
-            end = min(end, max(x + 1, int((iu - u0 + (1 if dm > 0 else 0)) * per) + 1))
-        f, by = np.float32(u - iu), np.float32(dm)
-        at = x + iu - 1 - first
-        if cubic:
-            _along_four(line[at : at + end - x + 3], f, by, row[x:end])
-        else:
-            _along_two(line[at + 1 : at + end - x + 2], f, by, row[x:end])
-        x = end
+    for y in range(len(ends)):
+        x, x1 = ends[y, 0], ends[y, 1]
+        if x1 <= x:
+            continue
+        u0 = matrix[0, 1] * y + matrix[0, 2]
+        start = matrix[1, 1] * y + matrix[1, 2] - slope * u0
+        # what columns the row needs, two on either side
+        left, right = m00 * x + u0, m00 * (x1 - 1) + u0
+        if left > right:
+            left, right = right, left
+        first, last = math.floor(left) - 1, math.floor(right) + 3
+        c = first
+        while c < last:
+            v = start + slope * c
+            iv = math.floor(v)
+            end = last
+            if abs(slope) > 1e-9:
+                end = c + 1
+                if iv >= 1 and iv < hr - 2:
+                    end = int((iv - start + (1 if slope > 0 else 0)) / slope) + 1
+            # columns beyond the row's ends may leave the reference
+            if iv < 1:
+                iv = 1
+            if iv > hr - 3:
+                iv = hr - 3
+            if end <= c:
+                end = c + 1
+            if end > last:
+                end = last
+            f, by = np.float32(v - iv), np.float32(slope)
+            below, above, way = reference[iv, c:end], reference[iv + 1, c:end], line[c - first : end - first]
+            if cubic:
+                before, after = reference[iv - 1, c:end], reference[iv + 2, c:end]
+                for k in range(way.size):
+                    g = f + by * np.float32(k)
+                    # Newton's form about the second point
+                    rise, bend = above[k] - below[k], before[k] - below[k] - below[k] + above[k]
+                    jerk = (after[k] - before[k]) - three * rise
+                    way[k] = below[k] + g * (rise + half * (g - one) * (bend + third * (g + one) * jerk))
+            else:
+                for k in range(way.size):
+                    way[k] = below[k] + (f + by * np.float32(k)) * (above[k] - below[k])
+            c = end
+        while x < x1:
+            u = dm * x + u0
+            iu = math.floor(u)
+            end = x1
+            if abs(dm) > 1e-9:
+                end = int((iu - u0 + (1 if dm > 0 else 0)) / dm) + 1
+                if end <= x:
+                    end = x + 1
+                if end > x1:
+                    end = x1
+            f, by = np.float32(u - iu), np.float32(dm)
+            at = x + iu - 1 - first
+            way, laid = line[at : at + end - x + 3], out[y, x:end]
+            if cubic:
+                for k in range(laid.size):
+                    g = f + by * np.float32(k)
+                    rise, bend = way[k + 2] - way[k + 1], way[k] - way[k + 1] - way[k + 1] + way[k + 2]
+                    jerk = (way[k + 3] - way[k]) - three * rise
+                    laid[k] = way[k + 1] + g * (rise + half * (g - one) * (bend + third * (g + one) * jerk))
+            else:
+                for k in range(laid.size):
+                    laid[k] = way[k + 1] + (f + by * np.float32(k)) * (way[k + 2] - way[k + 1])
+            x = end
 
 
-@njit(nogil=True, cache=True, fastmath=_FAST)
-def _down_two(rows, f, by, out):
-    """Between two rows, at a fraction that grows from pixel to pixel."""
-    a, b = rows[0], rows[1]
-    for k in range(out.size):
-        g = f + by * np.float32(k)
-        out[k] = a[k] + g * (b[k] - a[k])
+@njit(nogil=True, cache=True, fastmath=_FAST, error_model="numpy")
+def totals(image, laid, weight, ends, gain, offset, limit, sums):
+    """Sums over the overlap: n, T, R, TT, RR, TR; psi, psi R, psi psi; psi g by the six affine parameters.
 
-
-@njit(nogil=True, cache=True, fastmath=_FAST)
-def _along_two(line, f, by, out):
-    for k in range(out.size):
-        g = f + by * np.float32(k)
-        out[k] = line[k] + g * (line[k + 1] - line[k])
-
-
-@njit(nogil=True, cache=True, fastmath=_FAST)
-def _down_four(rows, f, by, out):
-    """The same by the cubic through four points (Lagrange): unlike other cubics it moves no edge."""
-    a, b, c, d = rows[0], rows[1], rows[2], rows[3]
-    half, third, one = np.float32(0.5), np.float32(1 / 3), np.float32(1)
-    for k in range(out.size):
-        g = f + by * np.float32(k)
-        # Newton's form about the second point
-        rise, bend = c[k] - b[k], a[k] - b[k] - b[k] + c[k]
-        jerk = (d[k] - a[k]) - np.float32(3) * rise
-        out[k] = b[k] + g * (rise + half * (g - one) * (bend + third * (g + one) * jerk))
-
-
-@njit(nogil=True, cache=True, fastmath=_FAST)
-def _along_four(line, f, by, out):
-    half, third, one = np.float32(0.5), np.float32(1 / 3), np.float32(1)
-    for k in range(out.size):
-        g = f + by * np.float32(k)
-        a, b, c, d = line[k], line[k + 1], line[k + 2], line[k + 3]
-        rise, bend = c - b, a - b - b + c
-        jerk = (d - a) - np.float32(3) * rise
-        out[k] = b + g * (rise + half * (g - one) * (bend + third * (g + one) * jerk))
-
-
-@njit(nogil=True, cache=True)
-def lay(reference, matrix, out):
-    """The warped reference, 0 where it covers nothing."""
-    h, w = out.shape
-    hr, wr = reference.shape
-    line = np.empty(wr, np.float32)
-    for y in range(1, h - 1):
-        x0, x1 = _inner_columns(matrix, y, hr, wr, w)
-        if x1 > x0:
-            _lay_row(reference, matrix, y, x0, x1, False, line, out[y])
-
-
-@njit(nogil=True, cache=True, fastmath=_FAST)
-def _pass(image, reference, weight, matrix, gain, offset, limit, cubic, row, sums):
-    """One pass over the overlap.
-
-    sums: n, T, R, TT, RR, TR; psi, psi R, psi psi; psi g by the six affine parameters. R is the reference interpolated
-    at M x, psi the clipped residual T - gain R - offset, g the slope of T.
+    T is the image, R the warped reference, psi the clipped residual T - gain R - offset, g the slope of T.
     """
     h, w = image.shape
-    hr, wr = reference.shape
     xc, yc = np.float32(0.5 * (w - 1)), 0.5 * (h - 1)
     zero = np.float32(0)
     a, b, top = np.float32(gain), np.float32(offset), np.float32(limit)
-    line = np.empty(wr, np.float32)
-    sums[:] = 0.0
+    for i in range(sums.size):
+        sums[i] = 0.0
     for y in range(1, h - 1):
-        x0, x1 = _inner_columns(matrix, y, hr, wr, w)
+        x0, x1 = ends[y, 0], ends[y, 1]
         if x1 <= x0:
             continue
-        _lay_row(reference, matrix, y, x0, x1, cubic, line, row)
         upper, here, lower = image[y - 1, x0:x1], image[y, x0 - 1 : x1 + 1], image[y + 1, x0:x1]
-        laid, counts = row[x0:x1], weight[y, x0:x1]
+        there, counts = laid[y, x0:x1], weight[y, x0:x1]
         n, t, r, tt, rr, tr, p, pr, pp = zero, zero, zero, zero, zero, zero, zero, zero, zero
         px, px1, py, py1 = zero, zero, zero, zero
         start = np.float32(x0) - xc
-        for x in range(laid.size):
-            k, ti, ri = counts[x], here[x + 1], laid[x]
+        for x in range(there.size):
+            k, ti, ri = counts[x], here[x + 1], there[x]
             kt, kr = k * ti, k * ri
             n += k
             t += kt
@@ -279,7 +165,9 @@ def _pass(image, reference, weight, matrix, gain, offset, limit, cubic, row, sum
             tt += kt * ti
             rr += kr * ri
             tr += kt * ri
-            psi = k * min(max(ti - a * ri - b, -top), top)
+            psi = ti - a * ri - b
+            psi = psi if psi > -top else -top
+            psi = k * (psi if psi < top else top)
             p += psi
             pr += psi * ri
             pp += psi * psi
@@ -307,9 +195,9 @@ def _pass(image, reference, weight, matrix, gain, offset, limit, cubic, row, sum
         sums[14] += 0.5 * py
 
 
-@njit(nogil=True, cache=True, fastmath=_FAST)
-def slopes(image, other, weight, matrix, hr, wr, every, sums):
-    """Moments of the products of slopes, along x or y in the one image and along x or y in the other.
+@njit(nogil=True, cache=True, fastmath=_FAST, error_model="numpy")
+def slopes(image, other, weight, ends, every, sums):
+    """Moments of the products of slopes: x x, x y, y x, y y, along the one in the one image, the other in the other.
 
     The last axis of the sums: by x x, x, 1, x y, y, y y, counted from the centre.
     """
@@ -317,7 +205,7 @@ def slopes(image, other, weight, matrix, hr, wr, every, sums):
     xc, yc = np.float32(0.5 * (w - 1)), 0.5 * (h - 1)
     zero = np.float32(0)
     for y in range(1 + (every - 1) // 2, h - 1, every):
-        x0, x1 = _inner_columns(matrix, y, hr, wr, w)
+        x0, x1 = ends[y, 0], ends[y, 1]
         if x1 <= x0:
             continue
         upper, here, lower = image[y - 1, x0:x1], image[y, x0 - 1 : x1 + 1], image[y + 1, x0:x1]
@@ -345,10 +233,61 @@ def slopes(image, other, weight, matrix, hr, wr, every, sums):
             c2 += yx * dx
             d2 += yy * dx
         d = y - yc
-        for i, j, s0, s1, s2 in ((0, 0, a0, a1, a2), (0, 1, b0, b1, b2), (1, 0, c0, c1, c2), (1, 1, d0, d1, d2)):
-            sums[i, j, 0] += 0.25 * s2
-            sums[i, j, 1] += 0.25 * s1
-            sums[i, j, 2] += 0.25 * s0
-            sums[i, j, 3] += 0.25 * s1 * d
-            sums[i, j, 4] += 0.25 * s0 * d
-            sums[i, j, 5] += 0.25 * s0 * d * d
+        for i, s0, s1, s2 in ((0, a0, a1, a2), (1, b0, b1, b2), (2, c0, c1, c2), (3, d0, d1, d2)):
+            sums[i, 0] += 0.25 * s2
+            sums[i, 1] += 0.25 * s1
+            sums[i, 2] += 0.25 * s0
+            sums[i, 3] += 0.25 * s1 * d
+            sums[i, 4] += 0.25 * s0 * d
+            sums[i, 5] += 0.25 * s0 * d * d
+
+
+@njit(nogil=True, cache=True, fastmath=_FAST, error_model="numpy")
+def halve(pixels, out):
+    """Every other pixel after the filter (1 3 3 1) / 8 along both axes; the border is continued."""
+    h, w = out.shape
+    last = len(pixels) - 1
+    three, part = np.float32(3), np.float32(1 / 64)
+    sums = np.empty(2 * w + 2, np.float32)
+    for y in range(h):
+        a, b, c, d = pixels[max(2 * y - 1, 0)], pixels[2 * y], pixels[2 * y + 1], pixels[min(2 * y + 2, last)]
+        for x in range(2 * w):
+            sums[x + 1] = three * (np.float32(b[x]) + np.float32(c[x])) + (np.float32(a[x]) + np.float32(d[x]))
+        # an odd last column is the neighbour of the last pair
+        right = pixels.shape[1] - 1
+        if right >= 2 * w:
+            sums[2 * w + 1] = three * (np.float32(b[right]) + np.float32(c[right]))
+            sums[2 * w + 1] += np.float32(a[right]) + np.float32(d[right])
+        else:
+            sums[2 * w + 1] = sums[2 * w]
+        sums[0] = sums[1]
+        means = out[y]
+        for x in range(w):
+            outer, inner = sums[2 * x] + sums[2 * x + 3], sums[2 * x + 1] + sums[2 * x + 2]
+            means[x] = part * (three * inner + outer)
+
+
+def covered_share(matrix: np.ndarray, h: int, w: int, hr: int, wr: int) -> float:
+    """Share of the pixels of an image whose points lie within the outer pixel edges of the reference [1]"""
+    ends = np.empty((h, 2), np.int64)
+    columns(matrix, hr, wr, OUTER, 0, w, ends)
+    return int((ends[:, 1] - ends[:, 0]).sum()) / (h * w)
+
+
+def inner_columns(matrix: np.ndarray, shape: tuple[int, int], onto: tuple[int, int]) -> np.ndarray:
+    """First column of each row, and the one after the last, whose points have two pixels of the reference on every
+    side; the outermost pixels are left out. Columns are never less than none.
+    """
+    ends = np.empty((shape[0], 2), np.int64)
+    columns(matrix, onto[0], onto[1], INNER, 1, shape[1], ends)
+    return ends
+
+
+def seen_by_all(weight: np.ndarray, matrices: np.ndarray, hr: int, wr: int) -> np.ndarray:
+    """The weights where a reference of shape (hr, wr) covers the image by each of the matrices, else 0."""
+    out = weight.copy()
+    column = np.arange(weight.shape[1])
+    for matrix in matrices:
+        ends = inner_columns(matrix, weight.shape, (hr, wr))
+        out[(column < ends[:, :1]) | (column >= ends[:, 1:])] = 0
+    return out

@@ -1,7 +1,4 @@
-"""Where a registration may start: the correlation of two coarse images over all shifts and a fan of angles.
-
-numba is imported with this file: import it where it is used, not at start-up.
-"""
+"""Where a registration may start: the correlation of two coarse images over all shifts and a fan of angles."""
 
 from __future__ import annotations
 
@@ -11,7 +8,6 @@ import cv2
 import numpy as np
 import scipy.fft
 from jaxtyping import Float32, Float64
-from numba import njit
 
 from waferlens.ops.registration_pyramid import turn
 
@@ -68,11 +64,10 @@ def peaks(
     surface = scipy.fft.irfft2(spectrum, size, overwrite_x=True)
 
     # shifts d of reference = image + d, in the order of the transform: 0 .. wr-1, then room, then -(w-1) .. -1
-    norm, share = np.zeros(size, np.float32), np.zeros(size, np.float32)
     least = max(1.0, least_overlap * min(h, hr) * min(w, wr))
-    _norms(_integral(template), _integral(flat), still[0], still[1], max_shift + 1.0, least, norm, share)
+    norm, share = _norms(_integral(template), _integral(flat), size, still, max_shift + 1.0, least)
     surface *= norm
-    tops = _tops(surface.max(axis=0), share, hr, wr, still[0], still[1])
+    tops = _tops(surface.max(axis=0), share, hr, wr, still)
     order = np.argsort(-tops[:, 0], kind="stable")
     chosen = [*order[:most]]
     # whatever is higher elsewhere: a lattice has a peak near no shift
@@ -151,70 +146,71 @@ def _integral(pixels: np.ndarray) -> np.ndarray:
     return cv2.integral(np.square(pixels), sdepth=cv2.CV_64F)
 
 
-@njit(nogil=True, cache=True)
-def _norms(one, two, still_y, still_x, reach, least, norm, share):
+def _norms(
+    one: np.ndarray,
+    two: np.ndarray,
+    size: tuple[int, int],
+    still: tuple[float, float],
+    reach: float,
+    least: float,
+) -> tuple[np.ndarray, np.ndarray]:
     """What makes the surface of products one of correlations, and the share that overlaps; 0 where not to look."""
-    h, w = one.shape[0] - 1, one.shape[1] - 1
-    hr, wr = two.shape[0] - 1, two.shape[1] - 1
-    whole = float(min(h, hr) * min(w, wr))
-    for row in range(norm.shape[0]):
-        dy = row if row < hr else row - norm.shape[0]
-        top, bottom = max(0, -dy), min(h, hr - dy)
-        if bottom <= top or abs(dy - still_y) > reach:
-            continue
-        for column in range(norm.shape[1]):
-            dx = column if column < wr else column - norm.shape[1]
-            left, right = max(0, -dx), min(w, wr - dx)
-            if right <= left or (bottom - top) * (right - left) < least or abs(dx - still_x) > reach:
-                continue
-            part = (bottom - top) * (right - left) / whole
-            a = one[bottom, right] - one[top, right] - one[bottom, left] + one[top, left]
-            b = two[bottom + dy, right + dx] - two[top + dy, right + dx]
-            b += two[top + dy, left + dx] - two[bottom + dy, left + dx]
-            if a > _LEAST_ENERGY * part * one[h, w] and b > _LEAST_ENERGY * part * two[hr, wr]:
-                norm[row, column], share[row, column] = 1 / math.sqrt(a * b), part
+    (h, w), (hr, wr) = (np.subtract(table.shape, 1) for table in (one, two))
+    norm, share = np.zeros(size, np.float32), np.zeros(size, np.float32)
+    rows, dy, top, bottom = _overlaps(h, hr, size[0], still[0], reach)
+    columns, dx, left, right = _overlaps(w, wr, size[1], still[1], reach)
+    if rows.size == 0 or columns.size == 0:
+        return norm, share
+    pixels = np.outer(bottom - top, right - left)
+    part = pixels / float(min(h, hr) * min(w, wr))
+    a = one[bottom] - one[top]
+    a = a[:, right] - a[:, left]
+    b = two[bottom + dy] - two[top + dy]
+    b = b[:, right + dx] - b[:, left + dx]
+    known = (pixels >= least) & (a > _LEAST_ENERGY * part * one[-1, -1]) & (b > _LEAST_ENERGY * part * two[-1, -1])
+    place = np.ix_(rows, columns)
+    share[place] = np.where(known, part, 0)
+    norm[place] = known / np.sqrt(np.where(known, a * b, 1))
+    return norm, share
 
 
-@njit(nogil=True, cache=True)
-def _tops(surface, share, hr, wr, still_y, still_x):
+def _overlaps(n: int, onto: int, size: int, still: float, reach: float) -> tuple[np.ndarray, ...]:
+    """Along one axis of the surface: where to look, which shift that is, and what overlaps, first and one after."""
+    at = np.arange(size)
+    shift = np.where(at < onto, at, at - size)
+    first, stop = np.maximum(0, -shift), np.minimum(n, onto - shift)
+    look = (stop > first) & (np.abs(shift - still) <= reach)
+    return at[look], shift[look], first[look], stop[look]
+
+
+def _tops(
+    surface: np.ndarray, share: np.ndarray, hr: int, wr: int, still: tuple[float, float]
+) -> Float64[np.ndarray, "n 6"]:
     """The local maxima of a surface of correlations: evidence, row, column, shift (y, x), and how far that is.
 
     Evidence and shift are those of the vertex of parabolas through the neighbours.
     """
     h, w = surface.shape
-    span = float(max(h, w)) / 2
-    out = np.empty((h * w // 4 + 1, 6))
-    count = 0
-    for row in range(h):
-        for column in range(w):
-            top = surface[row, column]
-            if not (top > 0 and share[row, column] > 0):
-                continue
-            highest = True
-            for i in range(-2, 3):
-                for j in range(-2, 3):
-                    other = surface[(row + i) % h, (column + j) % w]
-                    # of equals the first in reading order
-                    if other > top or (other == top and (i < 0 or (i == 0 and j < 0))):
-                        highest = False
-                        break
-                if not highest:
-                    break
-            if not highest:
-                continue
-            dy, dx = float(row if row < hr else row - h), float(column if column < wr else column - w)
-            r = float(top)
-            up, down = surface[(row - 1) % h, column], surface[(row + 1) % h, column]
-            left, right = surface[row, (column - 1) % w], surface[row, (column + 1) % w]
-            if up > 0 and down > 0 and up + down < 2 * top:
-                step = 0.5 * (up - down) / (up + down - 2 * top)
-                dy, r = dy + step, r - 0.25 * (up - down) * step
-            if left > 0 and right > 0 and left + right < 2 * top:
-                step = 0.5 * (left - right) / (left + right - 2 * top)
-                dx, r = dx + step, r - 0.25 * (left - right) * step
-            away = math.hypot(dy - still_y, dx - still_x)
-            r = min(r, 0.9995)
-            out[count, 0] = -share[row, column] * math.log(1 - r * r) * (1 - 0.05 * min(1.0, away / span))
-            out[count, 1], out[count, 2], out[count, 3], out[count, 4], out[count, 5] = row, column, dy, dx, away
-            count += 1
-    return out[:count]
+    # either axis goes round
+    around = np.concatenate((surface[-2:], surface, surface[:2]))
+    around = np.concatenate((around[:, -2:], around, around[:, :2]), axis=1)
+    highest = cv2.dilate(around, np.ones((5, 5), np.uint8))[2:-2, 2:-2]
+    row, column = np.nonzero((surface >= highest) & (surface > 0) & (share > 0))
+    # of equals the first in reading order
+    y, x = np.divmod(np.arange(12), 5)
+    before = around[row[:, None] + y, column[:, None] + x]
+    first = (before < surface[row, column][:, None]).all(axis=1)
+    row, column = row[first], column[first]
+    top = surface[row, column].astype(np.float64)
+    dy, dx = np.where(row < hr, row, row - h).astype(float), np.where(column < wr, column, column - w).astype(float)
+    r = top.copy()
+    for shift, down, right in ((dy, 1, 0), (dx, 0, 1)):
+        less, more = (around[row + 2 + sign * down, column + 2 + sign * right].astype(np.float64) for sign in (-1, 1))
+        bend = less + more - 2 * top
+        step = np.where((less > 0) & (more > 0) & (bend < 0), 0.5 * (less - more) / np.where(bend < 0, bend, -1), 0)
+        shift += step
+        r -= 0.25 * (less - more) * step
+    away = np.hypot(dy - still[0], dx - still[1])
+    r = np.minimum(r, 0.9995)
+    evidence = -share[row, column] * np.log(1 - r * r) * (1 - 0.05 * np.minimum(1.0, away / (max(h, w) / 2)))
+    return np.column_stack((evidence, row, column, dy, dx, away))

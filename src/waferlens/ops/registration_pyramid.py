@@ -14,10 +14,11 @@ import math
 import cv2
 import numpy as np
 from jaxtyping import Float, Float32, Float64
-from numba import njit
 
-_FAST = {"reassoc", "contract", "arcp", "nsz"}
+from waferlens.ops.registration_kernels import halve
 
+_BINOMIAL = np.array([0.25, 0.5, 0.25], np.float32)
+_LARGE_PIXELS = 2**20  # from here on halving has a kernel of its own
 _CELL_PX = 16  # grid on which lively patches are looked for
 
 
@@ -34,22 +35,22 @@ class Pyramid:
     def level(self, k: int) -> Float32[np.ndarray, "h w"]:
         """Pixels of 2^k x 2^k; a row or column that fills none is left out."""
         if k not in self._levels:
-            finer, less = (self._pixels, self._mean) if k <= 1 else (self.level(k - 1), 0.0)
             if k == 0:
-                made = np.subtract(finer, np.float32(less), dtype=np.float32)
+                made = np.subtract(self._pixels, np.float32(self._mean), dtype=np.float32)
+            elif k == 1:  # from the pixels as they are, of which the smooth ones may never be needed
+                made = _halved(self._pixels)
+                made -= np.float32(self._mean)
+            elif self.level(k - 1).size <= _LARGE_PIXELS:
+                made = _paired(self.smooth(k - 1))  # which is mostly needed as well
             else:
-                made = np.empty((finer.shape[0] // 2, finer.shape[1] // 2), np.float32)
-                halve = _halve_bytes if finer.dtype == np.uint8 else _halve
-                halve(finer, made, less)
+                made = _halved(self.level(k - 1))
             self._levels[k] = made
         return self._levels[k]
 
     def smooth(self, k: int) -> Float32[np.ndarray, "h w"]:
         """Level k after a binomial filter (1 2 1): differences of neighbours are then slopes."""
         if k not in self._smooth:
-            level = self.level(k)
-            self._smooth[k] = np.empty_like(level)
-            _binomial(level, self._smooth[k])
+            self._smooth[k] = _binomial(self.level(k))
         return self._smooth[k]
 
     def variance(self, k: int) -> float:
@@ -66,7 +67,7 @@ class Weights:
 
     def __init__(self, care: np.ndarray | None, shape: tuple[int, int]) -> None:
         self._shape = shape
-        self._levels = {} if care is None else {0: care.astype(np.float32)}
+        self._levels = {} if care is None else {0: care.astype(np.float32, order="C")}
         self._all = care is None
 
     def level(self, k: int) -> Float32[np.ndarray, "h w"]:
@@ -124,9 +125,8 @@ def lively(
 ) -> tuple[int, int]:
     """Corner (y, x) of the patch of a size that has the most slopes in it; no single edge counts for much."""
     h, w = image.shape
-    cells = np.zeros((h // _CELL_PX, w // _CELL_PX))
     some = image[:: max(1, h // 32)]
-    _steepness(image, weight, 3 * float(np.abs(np.diff(some, axis=1)).mean()), cells)
+    cells = _steepness(image, weight, 3 * float(np.abs(np.diff(some, axis=1)).mean()))
     rows, columns = (min(n, max(1, length // _CELL_PX)) for n, length in zip(cells.shape, size, strict=True))
     table = cv2.integral(cells)
     sums = table[rows:, columns:] - table[:-rows, columns:] - table[rows:, :-columns] + table[:-rows, :-columns]
@@ -137,71 +137,38 @@ def lively(
     return min(int(row) * _CELL_PX, h - size[0]), min(int(column) * _CELL_PX, w - size[1])
 
 
-@njit(nogil=True, cache=True, fastmath=_FAST)
-def _steepness(image, weight, most, cells):
-    """Sum of the slopes in each cell, none of them counted beyond `most`."""
-    zero, most = np.float32(0), np.float32(most)
-    for row in range(cells.shape[0]):
-        for y in range(max(1, row * _CELL_PX), min(image.shape[0] - 1, (row + 1) * _CELL_PX)):
-            for column in range(cells.shape[1]):
-                first, last = max(1, column * _CELL_PX), min(image.shape[1] - 1, (column + 1) * _CELL_PX)
-                here, lower, counts = image[y, first : last + 1], image[y + 1, first:last], weight[y, first:last]
-                total = zero
-                for x in range(counts.size):
-                    slope = abs(here[x + 1] - here[x]) + abs(lower[x] - here[x])
-                    total += counts[x] * min(slope, most)
-                cells[row, column] += total
+def _steepness(image: np.ndarray, weight: np.ndarray, most: float) -> np.ndarray:
+    """Sum of the slopes in each cell, none of them counted beyond `most`; the image's outermost pixels have none."""
+    rows, columns = image.shape[0] // _CELL_PX, image.shape[1] // _CELL_PX
+    steep = np.zeros((rows * _CELL_PX, columns * _CELL_PX), np.float32)
+    h, w = (min(cut, n - 1) for cut, n in zip(steep.shape, image.shape, strict=True))
+    here, inner = image[1:h, 1:w], steep[1:h, 1:w]
+    inner[:] = cv2.absdiff(image[1:h, 2 : w + 1], here)
+    inner += cv2.absdiff(image[2 : h + 1, 1:w], here)
+    np.minimum(inner, np.float32(most), out=inner)
+    inner *= weight[1:h, 1:w]
+    means = cv2.resize(steep, (columns, rows), interpolation=cv2.INTER_AREA)
+    return means.astype(np.float64) * _CELL_PX**2
 
 
-@njit(nogil=True, cache=True, fastmath=_FAST)
-def _halve(pixels, out, less):
-    """Every other pixel after the filter (1 3 3 1) / 8 along both axes, less a number; the border is continued."""
-    h, w = out.shape
-    last = pixels.shape[0] - 1
-    three, part, less = np.float32(3), np.float32(1 / 64), np.float32(less)
-    sums = np.empty(2 * w + 2, np.float32)
-    for y in range(h):
-        a, b, c, d = pixels[max(2 * y - 1, 0)], pixels[2 * y], pixels[2 * y + 1], pixels[min(2 * y + 2, last)]
-        for x in range(2 * w):
-            sums[x + 1] = three * (np.float32(b[x]) + np.float32(c[x])) + (np.float32(a[x]) + np.float32(d[x]))
-        sums[0], sums[2 * w + 1] = sums[1], sums[2 * w]
-        means = out[y]
-        for x in range(w):
-            outer, inner = sums[2 * x] + sums[2 * x + 3], sums[2 * x + 1] + sums[2 * x + 2]
-            means[x] = part * (three * inner + outer) - less
+def _binomial(pixels: np.ndarray) -> np.ndarray:
+    """The filter (1 2 1) / 4 along both axes, float32; the border is continued."""
+    return cv2.sepFilter2D(pixels, cv2.CV_32F, _BINOMIAL, _BINOMIAL, borderType=cv2.BORDER_REPLICATE)
 
 
-@njit(nogil=True, cache=True, fastmath=_FAST)
-def _halve_bytes(pixels, out, less):
-    """The same for uint8: sums of 16 bits, parted into even and odd columns, are a third faster."""
-    h, w = out.shape
-    last = pixels.shape[0] - 1
-    three, part, less = np.float32(3), np.float32(1 / 64), np.float32(less)
-    sums = np.empty(2 * w, np.uint16)
-    even, odd = np.empty(w + 1, np.float32), np.empty(w + 1, np.float32)
-    for y in range(h):
-        a, b, c, d = pixels[max(2 * y - 1, 0)], pixels[2 * y], pixels[2 * y + 1], pixels[min(2 * y + 2, last)]
-        for x in range(2 * w):
-            sums[x] = 3 * (b[x] + c[x]) + (a[x] + d[x])
-        for x in range(w):
-            even[x], odd[x + 1] = np.float32(sums[2 * x]), np.float32(sums[2 * x + 1])
-        odd[0], even[w] = even[0], odd[w]
-        means = out[y]
-        for x in range(w):
-            means[x] = part * (three * (even[x] + odd[x + 1]) + (odd[x] + even[x + 1])) - less
+def _halved(pixels: np.ndarray) -> np.ndarray:
+    """Every other pixel after the filter (1 3 3 1) / 8 along both axes, float32; the border is continued.
+
+    Up to a megapixel OpenCV does it in less time than a kernel takes to compile for a hundred images.
+    """
+    if pixels.size <= _LARGE_PIXELS:
+        return _paired(_binomial(pixels))
+    out = np.empty((pixels.shape[0] // 2, pixels.shape[1] // 2), np.float32)
+    halve(pixels, out)
+    return out
 
 
-@njit(nogil=True, cache=True, fastmath=_FAST)
-def _binomial(pixels, out):
-    """The filter (1 2 1) / 4 along both axes; the border is continued."""
-    h, w = pixels.shape
-    half, quarter = np.float32(0.5), np.float32(0.25)
-    row = np.empty(w + 2, np.float32)
-    for y in range(h):
-        upper, here, lower = pixels[max(y - 1, 0)], pixels[y], pixels[min(y + 1, h - 1)]
-        for x in range(w):
-            row[x + 1] = half * here[x] + quarter * (upper[x] + lower[x])
-        row[0], row[w + 1] = row[1], row[w]
-        means = out[y]
-        for x in range(w):
-            means[x] = half * row[x + 1] + quarter * (row[x] + row[x + 2])
+def _paired(smooth: np.ndarray) -> np.ndarray:
+    """Means of 2 x 2 pixels: after (1 2 1) / 4 that makes (1 3 3 1) / 8."""
+    h, w = smooth.shape[0] // 2, smooth.shape[1] // 2
+    return cv2.resize(smooth[: 2 * h, : 2 * w], (w, h), interpolation=cv2.INTER_AREA)

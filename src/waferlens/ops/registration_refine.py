@@ -22,7 +22,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Float32, Float64
 
-from waferlens.ops.registration_kernels import descend, lay, slopes
+from waferlens.ops.registration_kernels import inner_columns, lay, slopes, totals
 
 # How the parameters of each motion move the six affine ones (xx, xy, x, yx, yy, y), about the centre of the image.
 _SHIFT = [[0, 0, 1, 0, 0, 0], [0, 0, 0, 0, 0, 1]]
@@ -33,6 +33,10 @@ BASES = {
     "affine": np.eye(6)[[2, 5, 0, 1, 3, 4]],
 }
 _DAMPING = 0.005
+_CLIP = 3.0  # residuals beyond this many rms pull no harder
+_LEAST_SHARE = 0.02  # of the image has to lie in the reference for a step to be worth taking
+_NEAR_PX = 0.2  # after a larger step two points are enough
+_UPRIGHT = 0.1  # of a matrix: what turns further has gone astray, and rows of it run along columns
 _ROWS = 128  # looked at for the slopes' energy
 
 
@@ -88,7 +92,7 @@ def refine(
         cubic: interpolate with four points along either axis. With two, edges lie off by up to a hundredth of a pixel,
             depending on where between two pixels they fall.
     """
-    matrix = np.array(matrix, np.float64)
+    matrix = np.array(matrix, np.float64, order="C")
     pull = np.zeros((6, 6))
     if motion in BASES and steps > 0:
         basis = BASES[motion]
@@ -103,13 +107,88 @@ def refine(
     else:
         steps = 0
     light = light or Light()
-    state = np.array([light.gain, light.offset, light.limit, 0.0, 0.0])
-    best = matrix.copy()
-    # one type of each argument, so that one version is compiled
-    turns, enough = motion == "rigid", float(enough)
-    score = descend(image, reference, weight, matrix, best, pull, turns, int(steps), enough, bool(cubic), state)
-    gain, offset, limit, *variances = state.tolist()
-    return Refined(best, score, Light(gain, offset, limit), tuple(variances))
+    return _descended(image, reference, weight, matrix, pull, motion == "rigid", steps, enough, cubic, light)
+
+
+def _descended(
+    image: np.ndarray,
+    reference: np.ndarray,
+    weight: np.ndarray,
+    matrix: np.ndarray,
+    pull: np.ndarray,
+    turns: bool,
+    steps: int,
+    enough: float,
+    cubic: bool,
+    light: Light,
+) -> Refined:
+    """Steps of Gauss-Newton; what is best is the last matrix, unless that was a worse one."""
+    h, w = image.shape
+    xc, yc = 0.5 * (w - 1), 0.5 * (h - 1)
+    laid, line, sums = np.empty_like(image), np.empty(reference.shape[1], np.float32), np.empty(15)
+    gain, offset, limit = light.gain, light.offset, light.limit
+    best, variances = matrix, (0.0, 0.0)
+    least = _LEAST_SHARE * h * w
+    top, moved, taken, first = -2.0, math.inf, 0, True
+    while abs(matrix[0, 0]) > _UPRIGHT:
+        finer = cubic and (moved < _NEAR_PX or taken == 0 or taken >= steps)
+        ends = inner_columns(matrix, image.shape, reference.shape)
+        lay(reference, matrix, ends, finer, line, laid)
+        totals(image, laid, weight, ends, gain, offset, limit, sums)
+        n, t, r, tt, rr, tr, p, pr, pp, *_ = sums.tolist()
+        if n < least:
+            break
+        vt, vr, c = tt - t * t / n, rr - r * r / n, tr - t * r / n
+        if not (vt > 1e-3 * tt and vr > 1e-3 * rr):
+            break  # flat where they overlap
+        score = c / math.sqrt(vt * vr)
+        if score > top:
+            top, best, variances = score, matrix, (vt / n, vr / n)
+        elif score < top - 0.05:
+            break  # it runs away
+        if first and abs(gain - c / vr) > 0.25 * abs(c / vr):  # known only now, or wrongly from a poor start
+            gain = c / vr
+            offset = (t - gain * r) / n
+            limit = _CLIP * math.sqrt(max(vt - c * c / vr, 0.0) / n) + 1e-6
+            first = False
+            if steps > 0:
+                continue
+        first = False
+        if taken >= steps:
+            break
+        # psi = clip(T - gain R - offset): one Newton step for gain and offset too
+        more = (pr - p * r / n) / vr
+        gain += more
+        offset += (p - more * r) / n
+        limit = _CLIP * math.sqrt(pp / n) + 1e-6
+        delta = (-(pull @ sums[9:])).tolist()
+        moved = max(
+            abs(delta[0]) * xc + abs(delta[1]) * yc + abs(delta[2]),
+            abs(delta[3]) * xc + abs(delta[4]) * yc + abs(delta[5]),
+        )
+        if not moved < 0.25 * max(h, w):
+            break
+        matrix = _composed(matrix, delta, turns, xc, yc)
+        taken += 1
+        if moved <= enough and finer == cubic:
+            best = matrix
+            break
+    score = max(top, -1.0) if top > -2.0 else 0.0
+    return Refined(best, score, Light(gain, offset, limit), variances)
+
+
+def _composed(matrix: np.ndarray, delta: list[float], turns: bool, xc: float, yc: float) -> np.ndarray:
+    """M after W^-1, W being the change told about the centre; a turn stays a turn, however large."""
+    a, b, e, c, d, f = 1 + delta[0], delta[1], delta[2], delta[3], 1 + delta[4], delta[5]
+    if turns:
+        a = d = math.cos(delta[3])
+        c = math.sin(delta[3])
+        b = -c
+    det = a * d - b * c
+    a, b, c, d = d / det, -b / det, -c / det, a / det
+    e, f = -(a * e + b * f), -(c * e + d * f)
+    e, f = e + xc - a * xc - b * yc, f + yc - c * xc - d * yc
+    return np.array([[x * a + y * c, x * b + y * d, x * e + y * f + t] for x, y, t in matrix.tolist()])
 
 
 def normal_matrix(
@@ -124,13 +203,13 @@ def normal_matrix(
     six affine parameters about the centre. With an image twice it is the normal matrix of Gauss-Newton, for which one
     row of `every` is enough: it only weighs the parameters.
     """
-    sums = np.zeros((2, 2, 6))
-    slopes(image, other, weight, matrix, onto[0], onto[1], every, sums)
+    sums = np.zeros((4, 6))
+    slopes(image, other, weight, inner_columns(matrix, image.shape, onto), every, sums)
     sums *= every
     out = np.empty((6, 6))
     for i in range(2):
         for j in range(2):
-            xx, x, one, xy, y, yy = sums[i, j]
+            xx, x, one, xy, y, yy = sums[2 * i + j]
             out[3 * i : 3 * i + 3, 3 * j : 3 * j + 3] = [[xx, xy, x], [xy, yy, y], [x, y, one]]
     return out
 
@@ -161,8 +240,8 @@ def undetermined(
         A projector P of the motion's parameters: P p is the part of p that is not determined.
     """
     basis = BASES[motion]
-    laid = np.zeros_like(image)
-    lay(reference, found.matrix, laid)
+    laid, line = np.zeros_like(image), np.empty(reference.shape[1], np.float32)
+    lay(reference, found.matrix, inner_columns(found.matrix, image.shape, reference.shape), False, line, laid)
     one, two, both = (
         basis @ normal_matrix(a, b, weight, found.matrix, reference.shape) @ basis.T
         for a, b in ((image, image), (laid, laid), (image, laid))
