@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from waferlens.errors import UsageError
-from waferlens.ops.blobs import _BAND_PIXELS, Blobs, blobs, find
-from waferlens.ops.difference import deviation, opened
+from waferlens.ops.blobs import Blobs, blobs, find
+from waferlens.ops.difference import BAND_PIXELS, deviation, opened
 
 RANDOM = np.random.default_rng(6)
 FIELDS = ("box", "area_px", "peak", "total", "contrast", "light")
@@ -202,7 +202,7 @@ def test_at_one_go_and_by_parts_are_the_same(shape, seed, dtype, opening, merge,
 def test_they_are_the_same_where_the_map_is_made_in_several_bands(opening, threshold):
     image = cv2.GaussianBlur(RANDOM.normal(size=(500, 700)).astype(np.float32), None, 3) * 12
     image[180:200, 100:600] = 4  # across the first band's end, 187 rows down
-    assert 180 < _BAND_PIXELS // 700 < 200
+    assert 180 < BAND_PIXELS // 700 < 200
     reference = np.zeros_like(image)
     units = opened(deviation(image, reference, 1, 0.8), opening)
     parts = blobs(units, threshold, merge_px=2, image=image, reference=reference)

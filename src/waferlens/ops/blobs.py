@@ -22,22 +22,21 @@ from numba import njit
 from waferlens.errors import UsageError
 from waferlens.ops.difference import (
     IMAGE_TYPES,
-    Opening,
-    all_over,
-    as_float,
-    grey_row,
-    greys,
+    Deviation,
+    bands,
+    greatest,
+    opened_rows,
     plane,
     same_grid,
     side,
-    strongest_bits,
     whole,
+    with_neighbours,
 )
 
-_BAND_PIXELS = 2**17  # of the deviation at a time: half a megabyte, which stays near the core
 # Columns of the tables of pieces
 _AREA, _X0, _Y0, _X1, _Y1, _SIGN = range(6)
 _PEAK, _TOTAL, _DIFFERENCE = range(3)
+_DONE, _ROW, _BEGUN = range(3)  # of the state: rows given that are done, last row of the map, pieces begun
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -97,15 +96,16 @@ def blobs(
     deviation = plane("deviation", deviation, (np.float32,))
     if (image is None) != (reference is None):
         raise UsageError("contrast needs both image and reference, or none of them")
-    if image is None:
-        image, reference = all_over(0, np.uint8)[:0], all_over(0, np.float32)[:0]
-    else:
+    if image is not None and reference is not None:
         image, reference = plane("image", image, IMAGE_TYPES), plane("reference", reference, (np.float32,))
         same_grid("image", image, deviation)
         same_grid("reference", reference, deviation)
     pieces = _Pieces(deviation.shape, threshold, merge_px, min_area_px, image, reference, gain, offset)
-    pieces.take(deviation, np.ones(len(deviation), np.bool_))
-    return pieces.found(pieces.strongest)
+    strongest = 0.0
+    for top, bottom in bands(deviation.shape):
+        pieces.take(top, deviation[top:bottom])
+        strongest = max(strongest, greatest(deviation[top:bottom]))
+    return pieces.found(strongest)
 
 
 def find(
@@ -145,14 +145,22 @@ def find(
     """
     image, reference = plane("image", image, IMAGE_TYPES), plane("reference", reference, (np.float32,))
     size = side("opening_px", opening_px, image)
-    h, w = image.shape
-    opening = Opening(image, reference, light, dark, gain, offset, care, size)
+    made = Deviation(image, reference, light, dark, gain, offset, care)
     pieces = _Pieces(image.shape, threshold, merge_px, min_area_px, image, reference, gain, offset)
-    band = np.empty((min(h, max(1, _BAND_PIXELS // w)), w), np.float32)
-    for top in range(0, h, len(band)):
-        units = band[: h - top]
-        pieces.take(units, opening.rows(units, threshold))
-    return pieces.found(opening.score)
+    h, w = image.shape
+    strongest = 0.0
+    for top, bottom in bands(image.shape, size):
+        first, stop = with_neighbours(top, bottom, size, h)
+        units: np.ndarray | None = np.empty((stop - first, w), np.float32)
+        made.rows(first, units)
+        if size == 1:
+            most = greatest(units)
+        else:
+            units, most = opened_rows(units, first, top, bottom, h, size, limit=threshold)
+        strongest = max(strongest, most)
+        if units is not None and most > threshold:
+            pieces.take(top, units)
+    return pieces.found(strongest)
 
 
 class _Pieces:
@@ -164,8 +172,8 @@ class _Pieces:
         threshold: float,
         merge_px: int,
         min_area_px: int,
-        image: np.ndarray,
-        reference: np.ndarray,
+        image: np.ndarray | None,
+        reference: np.ndarray | None,
         gain: float,
         offset: float,
     ) -> None:
@@ -175,24 +183,54 @@ class _Pieces:
         merge = min(whole("merge_px", merge_px, 0), max(shape))
         self._least_area = whole("min_area_px", min_area_px, 1)
         self._threshold = np.float32(threshold)
-        self._contrast = greys(image), reference, np.float32(gain), np.float32(offset)
-        self._rows = _row_room(shape[1], merge)
-        self._tables = _piece_room(1024)
-        self._begun, self._next = 0, 0
-        self.strongest = 0.0
-
-    def take(self, units: np.ndarray, beyond: np.ndarray) -> None:
-        """Take the next rows; those not beyond the threshold are not looked at."""
-        units = plane("deviation", units, (np.float32,))
-        self._tables, self._begun, strongest = _take(
-            units, beyond, self._threshold, self._contrast, self._next, self._rows, self._tables, self._begun
+        self._image, self._reference, self._light = image, reference, (np.float32(gain), np.float32(offset))
+        w = shape[1]
+        self._runs, self._numbers = (
+            np.zeros((2, merge + 2, (w + 1) // 2, 3), np.int32),
+            np.zeros((2, merge + 2), np.int64),
         )
-        self._next += len(units)
-        self.strongest = max(self.strongest, as_float(strongest))
+        self._passed = np.zeros_like(self._numbers)
+        self._tables = _tables(max(1024, w))
+        self._state = np.array([0, -1, 0], np.int64)
+
+    def take(self, top: int, units: np.ndarray) -> None:
+        """Take rows of the map, of which the first is row `top`; rows between these and the last ones are empty."""
+        # most rows hold nothing; one that holds what is no number has to be looked at
+        some = np.flatnonzero(~((units.max(axis=1) <= self._threshold) & (units.min(axis=1) >= -self._threshold)))
+        if some.size == 0:
+            return
+        h, w = len(units), units.shape[1]
+        units = units[some]
+        # A byte a pixel, eight to a word: 1 where it is light, 2 where it is dark. There is at least one mark more than
+        # there are pixels: it ends the last run.
+        marks = np.zeros((some.size, 8 * (w // 8 + 1)), np.uint8)
+        np.less(units, -self._threshold, out=marks[:, :w].view(np.bool_))
+        marks += marks
+        marks[:, :w] |= (units > self._threshold).view(np.uint8)
+        difference = units
+        if self._image is not None and self._reference is not None:
+            gain, offset = self._light
+            difference = self._reference[top : top + h][some]
+            difference *= gain
+            difference += offset
+            np.subtract(self._image[top : top + h][some], difference, out=difference)
+        self._state[_DONE] = 0
+        while True:
+            _join(
+                some + top, units, marks, marks.view(np.uint64), difference,
+                self._runs, self._numbers, self._passed, *self._tables, self._state,
+            )  # fmt: skip
+            if self._state[_DONE] == some.size:
+                return
+            begun = self._state[_BEGUN]
+            more = _tables(max(2 * len(self._tables[0]), begun + w))
+            for table, old in zip(more, self._tables, strict=True):
+                table[:begun] = old[:begun]
+            self._tables = more
 
     def found(self, score: float) -> Blobs:
         """All pieces, once all rows have been taken."""
-        parent, counts, sums = (table[: self._begun] for table in self._tables)
+        parent, counts, sums = (table[: self._state[_BEGUN]] for table in self._tables)
         # Whoever is not its own parent has been added to it.
         kept = np.flatnonzero((parent == np.arange(len(parent))) & (counts[:, _AREA] >= self._least_area))
         # They were begun in reading order, which a stable sort keeps among the equally strong.
@@ -204,168 +242,118 @@ class _Pieces:
             area_px=area,
             peak=sums[:, _PEAK],
             total=sums[:, _TOTAL],
-            contrast=sums[:, _DIFFERENCE] / area if self._contrast[1].size else np.full(len(area), math.nan),
+            contrast=np.full(len(area), math.nan) if self._image is None else sums[:, _DIFFERENCE] / area,
             light=counts[:, _SIGN] == 0,
             score=score,
         )
 
 
-def _row_room(w: int, merge: int) -> tuple[np.ndarray, ...]:
-    """A row and its differences, its marks, runs (sign, row of the ring, run; first, last, piece), and how many.
-
-    There is at least one mark more than there are pixels: it ends the last run.
-    """
-    runs, number = np.zeros((2, merge + 2, (w + 1) // 2, 3), np.int32), np.zeros((2, merge + 2), np.int64)
-    return np.zeros(w, np.float32), np.zeros(w, np.float32), np.zeros(w // 8 + 1, np.uint64), runs, number
-
-
-# --------------------------------------------------------------------------------------------------- the kernels
-# What is known while rows go by: the runs of this row and of the merge + 1 rows before it, in a ring, of light (0) and
-# dark (1) apart, each with its piece; and of every piece begun so far its parent, its counts and its sums.
-
-
-@njit(nogil=True, cache=True)
-def _piece_room(size):
+def _tables(size: int) -> tuple[np.ndarray, ...]:
+    """Of every piece begun so far its parent, its counts and its sums."""
     return np.empty(size, np.int32), np.empty((size, 6), np.int64), np.empty((size, 3), np.float64)
 
 
-@njit(nogil=True, cache=True)
-def _take(units, beyond, threshold, contrast, top, room, tables, pieces):
-    """Take some rows, of which the first is row `top` of the map; the tables, and the bits of the strongest pixel."""
-    images, reference, gain, offset = contrast
-    row, difference, words, runs, number = room
-    parent, counts, sums = tables
-    w, ring = units.shape[1], number.shape[1]
-    strongest = np.int32(0)
-    for at in range(len(units)):
-        y = top + at
-        number[0, y % ring] = number[1, y % ring] = 0
-        if not beyond[at]:
-            continue
-        for x in range(w):
-            row[x] = units[at, x]
-        strongest = max(strongest, strongest_bits(row))
-        if not _mark(row, threshold, words):
-            continue
-        if reference.size:
-            grey_row(images, y, difference)
-            for x in range(w):
-                difference[x] -= gain * reference[y, x] + offset
-        if parent.size < pieces + w:
-            parent, counts, sums = _more_room(parent, counts, sums, pieces, w)
-        pieces = _take_row(y, row, difference, words, runs, number, parent, counts, sums, pieces)
-    return (parent, counts, sums), pieces, strongest
+# --------------------------------------------------------------------------------------------------- the kernel
+# What is known while rows go by: the runs of this row and of the merge + 1 rows before it, in a ring, of light (0) and
+# dark (1) apart, each with its piece (first, last, piece); and the tables. It calls no other kernel, which would be
+# compiled anew with it, and tests take the place of min and max, which are compiled for every pair of types.
 
 
 @njit(nogil=True, cache=True)
-def _more_room(parent, counts, sums, pieces, more):
-    """The tables with twice their room, and room for at least so many more pieces."""
-    parent_, counts_, sums_ = _piece_room(max(2 * parent.size, pieces + more))
-    for piece in range(pieces):
-        parent_[piece] = parent[piece]
-        for column in range(6):
-            counts_[piece, column] = counts[piece, column]
-        for column in range(3):
-            sums_[piece, column] = sums[piece, column]
-    return parent_, counts_, sums_
+def _join(rows, units, marks, words, difference, runs, number, passed, parent, counts, sums, state):
+    """Give every run of some rows to the piece it is near, or begin one, until rows or tables are at their end.
 
-
-@njit(nogil=True, cache=True)
-def _mark(units, threshold, words):
-    """A byte a pixel, eight to a word: 1 where it is light, 2 where it is dark; whether there is any."""
-    marks = words.view(np.uint8)
-    for x in range(units.size):
-        marks[x] = (1 if units[x] > threshold else 0) + (2 if units[x] < -threshold else 0)
-    some = np.uint64(0)
-    for word in words:
-        some |= word
-    return some != 0
-
-
-@njit(nogil=True, cache=True)
-def _take_row(y, units, difference, words, runs, number, parent, counts, sums, pieces):
-    """Give every run of a row to the piece it is near, or begin one; how many pieces have been begun."""
-    marks = words.view(np.uint8)
-    ring = number.shape[1]
-    row = y % ring
-    passed = np.zeros((2, ring), np.int64)  # how many runs, a row before, no later run of this row can be near
-    x = 0
-    for word in range(words.size):
-        if words[word] == 0:
-            continue
-        x = max(x, 8 * word)
-        while x < 8 * word + 8:
-            mark = marks[x]
-            if mark == 0:
-                x += 1
-                continue
-            start, peak, total, contrast = x, np.float32(0), 0.0, 0.0
-            while marks[x] == mark:
-                strength = abs(units[x])
-                peak = max(peak, strength)
-                total += strength
-                contrast += difference[x]
-                x += 1
-            sign = np.int64(mark) - 1
-            piece = _near(y, sign, start, x - 1, runs, number, passed, parent, counts, sums)
-            if piece < 0:
-                piece = pieces
-                pieces += 1
-                parent[piece] = piece
-                counts[piece, _AREA], counts[piece, _SIGN] = 0, sign
-                counts[piece, _X0], counts[piece, _Y0], counts[piece, _X1] = start, y, start
-                sums[piece, _PEAK], sums[piece, _TOTAL], sums[piece, _DIFFERENCE] = 0, 0, 0
-            counts[piece, _AREA] += x - start
-            counts[piece, _X0], counts[piece, _X1] = min(counts[piece, _X0], start), max(counts[piece, _X1], x - 1)
-            counts[piece, _Y1] = y
-            sums[piece, _PEAK] = max(sums[piece, _PEAK], peak)
-            sums[piece, _TOTAL] += total
-            sums[piece, _DIFFERENCE] += contrast
-            run = number[sign, row]
-            runs[sign, row, run, 0], runs[sign, row, run, 1], runs[sign, row, run, 2] = start, x - 1, piece
-            number[sign, row] += 1
-    return pieces
-
-
-@njit(nogil=True, cache=True)
-def _near(y, sign, start, stop, runs, number, passed, parent, counts, sums):
-    """The piece that a run is near, made one of all that it is near; -1 where there is none."""
-    ring = number.shape[1]
+    `passed`: how many runs, a row before, no later run of this row can be near.
+    """
+    ring, w = number.shape[1], units.shape[1]
     reach = ring - 1
-    piece = np.int64(-1)
-    # Runs of one row and sign have a pixel between them: without merging they are never near.
-    for before in range(0 if reach > 1 else 1, min(reach, y) + 1):
-        row = (y - before) % ring
-        there, count = passed[sign, before], number[sign, row]
-        while there < count and runs[sign, row, there, 1] < start - reach:
-            there += 1
-        # The last one that is near may be near the next run too; those before it are then reached through it.
-        last = there
-        while there < count and runs[sign, row, there, 0] <= stop + reach:
-            last = there
-            other = np.int64(runs[sign, row, there, 2])
-            while parent[other] != other:
-                parent[other] = parent[parent[other]]
-                other = np.int64(parent[other])
-            piece = other if piece < 0 else _unite(piece, other, parent, counts, sums)
-            there += 1
-        passed[sign, before] = last
-    return piece
-
-
-@njit(nogil=True, cache=True)
-def _unite(piece, other, parent, counts, sums):
-    """Make one piece of two, which are their own parents: the older takes the numbers of the younger."""
-    if piece == other:
-        return piece
-    piece, other = min(piece, other), max(piece, other)
-    parent[other] = piece
-    counts[piece, _AREA] += counts[other, _AREA]
-    for low in (_X0, _Y0):
-        counts[piece, low] = min(counts[piece, low], counts[other, low])
-    for high in (_X1, _Y1):
-        counts[piece, high] = max(counts[piece, high], counts[other, high])
-    sums[piece, _PEAK] = max(sums[piece, _PEAK], sums[other, _PEAK])
-    sums[piece, _TOTAL] += sums[other, _TOTAL]
-    sums[piece, _DIFFERENCE] += sums[other, _DIFFERENCE]
-    return piece
+    pieces = state[_BEGUN]
+    for at in range(state[_DONE], len(rows)):
+        if len(parent) < pieces + w:
+            state[_BEGUN] = pieces
+            return
+        y = rows[at]
+        for gone in range(state[_ROW] + 1 if state[_ROW] > y - ring else y - reach, y + 1):
+            number[0, gone % ring] = number[1, gone % ring] = 0
+        for before in range(ring):
+            passed[0, before] = passed[1, before] = 0
+        row = y % ring
+        x = 0
+        for word in range(words.shape[1]):
+            if words[at, word] == 0:
+                continue
+            if x < 8 * word:
+                x = 8 * word
+            while x < 8 * word + 8:
+                mark = marks[at, x]
+                if mark == 0:
+                    x += 1
+                    continue
+                start, peak, total, contrast = x, np.float32(0), 0.0, 0.0
+                while marks[at, x] == mark:
+                    strength = abs(units[at, x])
+                    if strength > peak:
+                        peak = strength
+                    total += strength
+                    contrast += difference[at, x]
+                    x += 1
+                sign = np.int64(mark) - 1
+                piece = np.int64(-1)
+                # Runs of one row and sign have a pixel between them: without merging they are never near.
+                for before in range(0 if reach > 1 else 1, ring):
+                    if before > y:
+                        break
+                    upper = (y - before) % ring
+                    there, count = passed[sign, before], number[sign, upper]
+                    while there < count and runs[sign, upper, there, 1] < start - reach:
+                        there += 1
+                    # The last one that is near may be near the next run too; those before it are then reached
+                    # through it.
+                    last = there
+                    while there < count and runs[sign, upper, there, 0] < x + reach:
+                        last = there
+                        other = np.int64(runs[sign, upper, there, 2])
+                        while parent[other] != other:
+                            parent[other] = parent[parent[other]]
+                            other = np.int64(parent[other])
+                        there += 1
+                        if piece < 0 or piece == other:
+                            piece = other
+                            continue
+                        # one of two: the older takes the numbers of the younger
+                        if other < piece:
+                            piece, other = other, piece
+                        parent[other] = piece
+                        counts[piece, _AREA] += counts[other, _AREA]
+                        for low in range(_X0, _X1):
+                            if counts[other, low] < counts[piece, low]:
+                                counts[piece, low] = counts[other, low]
+                            if counts[other, low + 2] > counts[piece, low + 2]:
+                                counts[piece, low + 2] = counts[other, low + 2]
+                        if sums[other, _PEAK] > sums[piece, _PEAK]:
+                            sums[piece, _PEAK] = sums[other, _PEAK]
+                        sums[piece, _TOTAL] += sums[other, _TOTAL]
+                        sums[piece, _DIFFERENCE] += sums[other, _DIFFERENCE]
+                    passed[sign, before] = last
+                if piece < 0:
+                    piece = pieces
+                    pieces += 1
+                    parent[piece] = piece
+                    counts[piece, _AREA], counts[piece, _SIGN] = 0, sign
+                    counts[piece, _X0], counts[piece, _Y0], counts[piece, _X1] = start, y, start
+                    sums[piece, _PEAK], sums[piece, _TOTAL], sums[piece, _DIFFERENCE] = 0, 0, 0
+                counts[piece, _AREA] += x - start
+                if start < counts[piece, _X0]:
+                    counts[piece, _X0] = start
+                if x - 1 > counts[piece, _X1]:
+                    counts[piece, _X1] = x - 1
+                counts[piece, _Y1] = y
+                if peak > sums[piece, _PEAK]:
+                    sums[piece, _PEAK] = peak
+                sums[piece, _TOTAL] += total
+                sums[piece, _DIFFERENCE] += contrast
+                run = number[sign, row]
+                runs[sign, row, run, 0], runs[sign, row, run, 1], runs[sign, row, run, 2] = start, x - 1, piece
+                number[sign, row] += 1
+        state[_ROW], state[_DONE] = y, at + 1
+    state[_BEGUN] = pieces

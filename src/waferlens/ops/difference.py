@@ -13,18 +13,18 @@ soft and the rules come later, on what `waferlens.ops.blobs` finds.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import cv2
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from numba import njit
 
 from waferlens.errors import UsageError
 
 IMAGE_TYPES = (np.uint8, np.uint16, np.float32)
-ALL = -1.0
-"""A limit that every row is beyond"""
-_NEXT, _LAST, _STRONGEST = range(3)  # of the state: next row, the row that brought the last core beyond the limit
+BAND_PIXELS = 2**17
+"""Of a map at a time: half a megabyte, which stays near the core"""
 
 
 def deviation(
@@ -54,7 +54,11 @@ def deviation(
     Raises:
         UsageError: shapes differ, a type is not one of the above, or a tolerance is not positive.
     """
-    return Opening(image, reference, light, dark, gain, offset, care).whole()
+    made = Deviation(image, reference, light, dark, gain, offset, care)
+    out = np.empty(image.shape, np.float32)
+    for top, bottom in bands(out.shape):
+        made.rows(top, out[top:bottom])
+    return out
 
 
 def opened(deviation: Float[np.ndarray, "h w"], size_px: int) -> Float[np.ndarray, "h w"]:
@@ -72,8 +76,15 @@ def opened(deviation: Float[np.ndarray, "h w"], size_px: int) -> Float[np.ndarra
     Raises:
         UsageError: size_px is not a positive whole number.
     """
-    size = side("size_px", size_px, plane("deviation", deviation, (np.float32,)))
-    return Opening(deviation, size=size).whole()
+    deviation = plane("deviation", deviation, (np.float32,))
+    size = side("size_px", size_px, deviation)
+    if size == 1:
+        return deviation.copy()
+    out, h = np.empty(deviation.shape, np.float32), len(deviation)
+    for top, bottom in bands(out.shape, size):
+        first, stop = with_neighbours(top, bottom, size, h)
+        out[top:bottom] = opened_rows(deviation[first:stop], first, top, bottom, h, size)[0]
+    return out
 
 
 def edge_tolerance(reference: Float[np.ndarray, "h w"], position_px: float) -> Float[np.ndarray, "h w"]:
@@ -100,72 +111,102 @@ def edge_tolerance(reference: Float[np.ndarray, "h w"], position_px: float) -> F
     return np.float32(position_px) * np.hypot(along_x, along_y)
 
 
-class Opening:
-    """An opened deviation that is made from top to bottom, some rows at a time, and never held as a whole.
-
-    Without a reference the image is itself the deviation that is opened.
-    """
+class Deviation:
+    """Everything a deviation is made of, made some rows at a time."""
 
     def __init__(
         self,
         image: np.ndarray,
-        reference: np.ndarray | None = None,
-        light: float | np.ndarray = 1.0,
-        dark: float | np.ndarray = 1.0,
-        gain: float = 1.0,
-        offset: float = 0.0,
-        care: np.ndarray | None = None,
-        size: int = 1,
+        reference: np.ndarray,
+        light: float | np.ndarray,
+        dark: float | np.ndarray,
+        gain: float,
+        offset: float,
+        care: np.ndarray | None,
     ) -> None:
-        image = plane("image", image, IMAGE_TYPES)
+        self.image, self.reference = plane("image", image, IMAGE_TYPES), plane("reference", reference, (np.float32,))
         given = {"reference": reference, "light": light, "dark": dark, "care": care}
         for name, each in given.items():
             if np.ndim(each):
                 same_grid(name, each, image)
-        self._shape = image.shape
-        self._maps = (
-            greys(image),
-            all_over(0, np.float32)[:0] if reference is None else plane("reference", reference, (np.float32,)),
-            *(
-                plane(name, given[name], (np.float32,)) if np.ndim(given[name]) else all_over(given[name], np.float32)
-                for name in ("light", "dark")
-            ),
-            all_over(1, np.uint8) if care is None else plane("care", care, (np.bool_, np.uint8)).view(np.uint8),
+        w = image.shape[1]
+        # what holds everywhere is one row
+        self._light, self._dark = (
+            plane(name, each if np.ndim(each) else np.full((1, w), each, np.float32), (np.float32,))
+            for name, each in (("light", light), ("dark", dark))
         )
+        care = np.ones((1, w), np.uint8) if care is None else care
+        self._care = plane("care", care, (np.bool_, np.uint8)).view(np.uint8)
         self._photometry = np.float32(gain), np.float32(offset)
-        self._room = _opening_room(image.shape[1], size)
-        self._state = np.array([0, -size, 0], np.int64)
 
-    @property
-    def score(self) -> float:
-        """Greatest number of the rows made so far, without its sign [tolerance]"""
-        return as_float(self._state[_STRONGEST])
-
-    def rows(self, out: Float[np.ndarray, "k w"], limit: float = ALL) -> Bool[np.ndarray, " k"]:
-        """The next rows.
-
-        Args:
-            out: where they are written
-            limit: rows that cannot have a pixel beyond it are not written. [tolerance]
-
-        Returns:
-            Which rows were written.
+    def rows(self, first: int, out: Float[np.ndarray, "k w"]) -> None:
+        """The rows from the first on, as many as there is room for.
 
         Raises:
             UsageError: a tolerance is not positive.
         """
-        written = np.empty(len(out), np.bool_)
-        # A float32 sorts like its bits, and a negative one before all that have no sign.
-        limit_bits = np.float32(limit).view(np.int32)
-        if not _open(self._shape[0], self._maps, self._photometry, limit_bits, self._room, self._state, out, written):
+        here = slice(first, first + len(out))
+        np.copyto(out, self.image[here])
+        light, dark, care = (part if len(part) == 1 else part[here] for part in (self._light, self._dark, self._care))
+        if not _deviate(out, self.reference[here], light, dark, care, *self._photometry):
             raise UsageError("light and dark: a tolerance must be a positive number of grey; one is 0, negative or NaN")
-        return written
 
-    def whole(self) -> Float[np.ndarray, "h w"]:
-        """All rows of an opening just begun."""
-        out = np.empty(self._shape, np.float32)
-        self.rows(out)
-        return out
+
+def bands(shape: tuple[int, int], size: int = 1) -> Iterator[tuple[int, int]]:
+    """Rows of a map, first and one after the last, few enough to stay near the core and many for a square's side."""
+    h, w = shape
+    rows = max(1, BAND_PIXELS // w, 4 * (size - 1))
+    for top in range(0, h, rows):
+        yield top, min(top + rows, h)
+
+
+def with_neighbours(top: int, bottom: int, size: int, h: int) -> tuple[int, int]:
+    """The rows that the opening of rows needs, first and one after the last."""
+    return max(top - size + 1, 0), min(bottom + size - 1, h)
+
+
+def opened_rows(
+    rows: Float[np.ndarray, "k w"], first: int, top: int, bottom: int, h: int, size: int, limit: float = -1.0
+) -> tuple[Float[np.ndarray, "n w"] | None, float]:
+    """Rows of an opening, from top to one before the bottom, and their greatest number without its sign, at least.
+
+    The square's positions that hold one sign throughout have a core, and a pixel is what the best of its squares has.
+    Of odd sizes a position is a pixel, of even ones the corner before it, of which there is one more along each axis.
+    The border is continued by its own pixels, which is the same as leaving out what lies beyond, because a window that
+    reaches past the border holds the border.
+
+    Args:
+        rows: of the deviation, at least those that the opening needs
+        first: which row of the map the first of them is
+        top: first row wanted
+        bottom: one after the last
+        h: rows of the map
+        size: side of the square [px]
+        limit: where no pixel is beyond it there is no need of the rows: None comes for them [tolerance]
+    """
+    before = size // 2
+    after = size - 1 - before
+    last, more = h - size % 2, 1 - size % 2
+    low, high = max(top - after, 0), min(bottom - 1 + before, last)
+    start, stop = low - before, high + after + 1
+    cores = _folded(
+        False,
+        _continued(
+            rows[max(start, 0) - first : min(stop, h) - first], max(0, -start), max(0, stop - h), before, after + more
+        ),
+        size,
+    )
+    strongest = greatest(cores)
+    if strongest <= limit:
+        return None, strongest
+    around = _continued(cores, low - top + after, bottom - 1 + before - high, after, before - more)
+    return _folded(True, around, size), strongest
+
+
+def greatest(units: np.ndarray) -> float:
+    """The greatest number without its sign; what is no number is not counted."""
+    strongest = float(max(units.max(), -units.min()))
+    return strongest if strongest == strongest else float(np.fmax.reduce(np.abs(units), axis=None, initial=0))
 
 
 # --------------------------------------------------------------------------------------------------- what is handed in
@@ -186,16 +227,6 @@ def plane(name: str, array: np.ndarray, types: tuple[type, ...]) -> np.ndarray:
     array = np.ascontiguousarray(array).view()
     array.flags.writeable = False
     return array
-
-
-def all_over(number: float, dtype: type) -> np.ndarray:
-    """What holds everywhere, as a map of one pixel."""
-    return plane("", np.full((1, 1), number, dtype), (dtype,))
-
-
-def greys(image: np.ndarray) -> tuple[np.ndarray, ...]:
-    """The image at the place of its type beside maps of no rows, so that a kernel is compiled once for all types."""
-    return tuple(image if image.dtype == each else all_over(0, each)[:0] for each in IMAGE_TYPES)
 
 
 def same_grid(name: str, array: np.ndarray, image: np.ndarray) -> None:
@@ -230,18 +261,6 @@ def side(name: str, size_px: int, image: np.ndarray) -> int:
     return min(whole(name, size_px, 1), 2 * max(image.shape))
 
 
-def as_float(bits: np.integer) -> float:
-    """The float32 of these bits."""
-    return float(np.int32(bits).view(np.float32))
-
-
-def _opening_room(w: int, size: int) -> tuple[np.ndarray, ...]:
-    """Room for an opening: a row with its border, thin rows, cores with their border, and rows to work in."""
-    positions = w + 1 - size % 2
-    shapes = positions + size - 1, (size, positions), (size, w + size - 1), (3, positions + size - 1)
-    return tuple(np.zeros(shape, np.float32) for shape in shapes)
-
-
 def _steepest(reference: np.ndarray, reach: int) -> np.ndarray:
     """Greatest difference of neighbours along x among the pairs within reach of each pixel."""
     steps = np.zeros_like(reference)
@@ -251,177 +270,49 @@ def _steepest(reference: np.ndarray, reach: int) -> np.ndarray:
     return cv2.dilate(steps, window, anchor=(reach, reach))
 
 
+def _continued(rows: np.ndarray, above: int, below: int, left: int, right: int) -> np.ndarray:
+    """Rows with their border continued."""
+    return cv2.copyMakeBorder(rows, above, below, left, right, cv2.BORDER_REPLICATE)
+
+
+def _folded(farther: bool, rows: np.ndarray, size: int) -> np.ndarray:
+    """Every square of some rows folded to one number; each pass makes windows up to three times as long.
+
+    All is done in one line of pixels: where windows run over the ends of rows nobody looks.
+    """
+    h, w = rows.shape
+    line = rows.reshape(-1)
+    for step in (1, w):
+        have = 1
+        while have < size:
+            reach = min(3 * have, size)
+            far = (reach - have) * step
+            out = np.empty(line.size - far, np.float32)
+            near = min(have, reach - have) * step
+            _fold(farther, line[: out.size], line[near : near + out.size], line[far:], out)
+            line, have = out, reach
+    return np.lib.stride_tricks.as_strided(line, (h - size + 1, w - size + 1), (4 * w, 4))
+
+
 # --------------------------------------------------------------------------------------------------- the kernels
-
-
-@njit(nogil=True, cache=True)
-def grey_row(images, y, out):
-    """A row of the one image that is there, as float32."""
-    if images[0].size:
-        _copy(images[0][y], out)
-    elif images[1].size:
-        _copy(images[1][y], out)
-    else:
-        _copy(images[2][y], out)
-
-
-@njit(nogil=True, cache=True)
-def _copy(row, out):
-    for x in range(out.size):
-        out[x] = row[x]
+# Two, and neither calls another: what is called is compiled anew with each that calls it.
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def _deviation_row(reference, light, dark, care, gain, offset, row):
-    """Grey values of a row become its deviation; False if a tolerance is not positive."""
+def _deviate(units, reference, light, dark, care, gain, offset):
+    """Grey values become their deviation; False if a tolerance is not positive. A map of one row stands for all."""
     wrong = 0
-    for x in range(row.size):
-        difference = row[x] - (gain * reference[x] + offset)
-        more, less = light[x], dark[x]
-        wrong |= (not more > 0) | (not less > 0)
-        units = difference / (more if difference > 0 else less)
-        row[x] = units if (care[x] != 0) & (units == units) else np.float32(0)
+    for y in range(len(units)):
+        row, good = units[y], reference[y]
+        more = light[y if len(light) > 1 else 0]
+        less = dark[y if len(dark) > 1 else 0]
+        counts = care[y if len(care) > 1 else 0]
+        for x in range(row.size):
+            difference = row[x] - (gain * good[x] + offset)
+            wrong |= (not more[x] > 0) | (not less[x] > 0)
+            part = difference / (more[x] if difference > 0 else less[x])
+            row[x] = part if (counts[x] != 0) & (part == part) else np.float32(0)
     return wrong == 0
-
-
-@njit(nogil=True, cache=True)
-def _spread(one_or_map, w):
-    """The row that stands for all rows of a map of one pixel; an empty one where there is a row for each."""
-    row = np.empty(w if one_or_map.size == 1 else 0, one_or_map.dtype)
-    for x in range(row.size):
-        row[x] = one_or_map[0, 0]
-    return row
-
-
-@njit(nogil=True, cache=True)
-def _open(h, maps, photometry, limit, room, state, out, written):
-    """The next rows of the opening; False if a tolerance is not positive."""
-    images, reference, light, dark, care = maps
-    gain, offset = photometry
-    line, thin, core, work = room
-    size, w = len(thin), out.shape[1]
-    all_light, all_dark, all_care = _spread(light, w), _spread(dark, w), _spread(care, w)
-    row = line[size // 2 :][:w]
-    right = True
-    first = max(state[_NEXT] - size + 1, 0)
-    for t in range(state[_NEXT], first + len(out) + size - 1):
-        if t < h:
-            grey_row(images, t, row)
-            if reference.size:
-                light_row = all_light if all_light.size else light[t]
-                dark_row = all_dark if all_dark.size else dark[t]
-                care_row = all_care if all_care.size else care[t]
-                right &= _deviation_row(reference[t], light_row, dark_row, care_row, gain, offset, row)
-        strongest = strongest_bits(row) if size == 1 else _core_row(t, h, w, line, thin, core, work)
-        state[_STRONGEST] = max(state[_STRONGEST], strongest)
-        state[_LAST] = t if strongest > limit else state[_LAST]
-        at = t - size + 1 - first
-        if at >= 0:
-            written[at] = t - state[_LAST] < size
-            if written[at] and size == 1:
-                _copy(row, out[at])
-            elif written[at]:
-                _opened_row(first + at, h, core, work, out[at])
-    state[_NEXT] = first + len(out) + size - 1
-    return right
-
-
-# An opening goes row by row: of the last `size` rows of the deviation it keeps the rows narrowed along x (`thin`), of
-# the last `size` positions of the square what the square holds throughout (`core`). For odd sizes a position is a
-# pixel, for even ones the corner before it, of which there is one more. The border is continued by its own pixels,
-# which is the same as leaving out what lies beyond, because a window that reaches past the border holds the border.
-
-
-@njit(nogil=True, cache=True)
-def _positions(pixels, size):
-    """Positions of the square along an axis."""
-    return pixels + 1 - size % 2
-
-
-@njit(nogil=True, cache=True)
-def _core_row(t, h, w, line, thin, core, work):
-    """The core at position t - (size - 1 - size // 2), after row t of the deviation has been put into line.
-
-    Rows from h on are beyond the border. Returns the bits of the strongest.
-    """
-    size = len(thin)
-    before = size // 2
-    after = size - 1 - before
-    if t < h:
-        _continue(line, before, w)
-        _slide(False, line, size, work, thin[t % size])
-    at = t - after
-    if at < 0 or at >= _positions(h, size):
-        return np.int32(0)
-    row = core[at % size]
-    inner = row[after : after + thin.shape[1]]
-    _stack(False, thin, max(at - before, 0), min(at + after, h - 1), work, inner)
-    _continue(row, after, inner.size)
-    return strongest_bits(inner)
-
-
-@njit(nogil=True, cache=True)
-def _opened_row(y, h, core, work, out):
-    """Row y of the opening, after the core at position y + size // 2."""
-    size = len(core)
-    low = y - (size - 1 - size // 2)
-    line = work[2][: core.shape[1]]
-    _stack(True, core, max(low, 0), min(low + size - 1, _positions(h, size) - 1), work, line)
-    _slide(True, line, size, work, out)
-
-
-@njit(nogil=True, cache=True)
-def strongest_bits(row):
-    """The greatest number of a row without its sign, as the bits of a float32.
-
-    They sort like it, and integers have a maximum that becomes vectors.
-    """
-    bits = row.view(np.int32)
-    strongest = np.int32(0)
-    for x in range(bits.size):
-        strongest = max(strongest, bits[x] & np.int32(0x7FFFFFFF))
-    return strongest
-
-
-@njit(nogil=True, cache=True)
-def _fill(row, number):
-    for x in range(row.size):
-        row[x] = number
-
-
-@njit(nogil=True, cache=True)
-def _continue(line, before, n):
-    """Continue the n numbers of a row beyond the border on either side."""
-    _fill(line[:before], line[before])
-    _fill(line[before + n :], line[before + n - 1])
-
-
-@njit(nogil=True, cache=True)
-def _slide(farther, line, size, work, out):
-    """Fold every window of a row; each pass makes the windows up to three times as long."""
-    here, have, turn = line, 1, 0
-    while True:
-        reach = min(3 * have, size)
-        n = line.size - reach + 1
-        there = out if reach == size else work[turn][:n]
-        _fold(farther, here[:n], here[min(have, reach - have) :][:n], here[reach - have :][:n], there)
-        if reach == size:
-            break
-        here, have, turn = there, reach, 1 - turn
-
-
-@njit(nogil=True, cache=True)
-def _stack(farther, ring, first, last, work, out):
-    """Fold the rows first to last of a ring, pixel by pixel, three at a time."""
-    size = len(ring)
-    here, turn = ring[first % size], 0
-    while True:
-        second, third = min(first + 1, last), min(first + 2, last)
-        there = out if third == last else work[turn][: out.size]
-        _fold(farther, here, ring[second % size], ring[third % size], there)
-        if third == last:
-            break
-        here, first, turn = there, third, 1 - turn
 
 
 @njit(nogil=True, cache=True)

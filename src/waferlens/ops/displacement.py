@@ -218,9 +218,13 @@ def _gathered(image, reference, dx, dy, weight, nodes, outlier):
                     normal[r, c, k, m, 0] += both * gx * gx
                     normal[r, c, k, m, 1] += both * gx * gy
                     normal[r, c, k, m, 2] += both * gy * gy
-    for k in range(4):
-        for m in range(k):
-            normal[:, :, k, m] = normal[:, :, m, k]
+    # one number at a time: assigning arrays takes the compiler two seconds
+    for r in range(rows - 1):
+        for c in range(columns - 1):
+            for k in range(4):
+                for m in range(k):
+                    for i in range(3):
+                        normal[r, c, k, m, i] = normal[r, c, m, k, i]
     return normal, pull
 
 

@@ -24,7 +24,7 @@ from jaxtyping import Bool, Float
 from numba import njit
 
 from waferlens.errors import UsageError
-from waferlens.ops.difference import IMAGE_TYPES, grey_row, greys, plane, same_grid, whole
+from waferlens.ops.difference import IMAGE_TYPES, plane, same_grid, whole
 
 SCALES = 3
 """Scales of R2 where nothing else is asked for; the document names no number, and two are the fewest with a ratio."""
@@ -91,7 +91,7 @@ def haar2d(image: np.ndarray, levels: int) -> Haar:
     for _ in range(levels):
         h, w = ((n + 1) // 2 for n in smooth.shape)
         coarser, detail = np.empty((h, w), np.float32), np.empty((3, h, w), np.float32)
-        _cells(greys(smooth), smooth.shape, coarser, detail)
+        _cells(_greys(smooth), smooth.shape, coarser, detail)
         coarser.flags.writeable = False
         smooth = coarser
         details.append(detail)
@@ -347,6 +347,13 @@ def excess(
     return out
 
 
+def _greys(image: np.ndarray) -> tuple[np.ndarray, ...]:
+    """The image at the place of its type beside maps of no rows, so that a kernel is compiled once for all types."""
+    return tuple(
+        image if image.dtype == each else plane("", np.zeros((1, 1), each), IMAGE_TYPES)[:0] for each in IMAGE_TYPES
+    )
+
+
 # --------------------------------------------------------------------------------------------------- the kernels
 # Loops with few arrays each: more than a handful, and the compiler no longer proves that they do not overlap.
 
@@ -358,8 +365,8 @@ def _cells(images, shape, smooth, details):
     upper, lower = np.empty(w, np.float32), np.empty(w, np.float32)
     total, difference = np.empty(w + w % 2, np.float32), np.empty(w + w % 2, np.float32)
     for y in range(len(smooth)):
-        grey_row(images, 2 * y, upper)
-        grey_row(images, min(2 * y + 1, h - 1), lower)
+        _grey_row(images, 2 * y, upper)
+        _grey_row(images, min(2 * y + 1, h - 1), lower)
         _upper_and_lower(upper, lower, total[:w], difference[:w])
         total[-1], difference[-1] = total[w - 1], difference[w - 1]
         _pairs(total, smooth[y], details[1, y])
@@ -466,3 +473,20 @@ def _root_of_squares(total, total_right, difference, difference_right, out):
 def _mean(left, right, out):
     for x in range(out.size):
         out[x] = np.float32(0.25) * (left[x] + right[x])
+
+
+@njit(nogil=True, cache=True)
+def _grey_row(images, y, out):
+    """A row of the one image that is there, as float32."""
+    if images[0].size:
+        _copy(images[0][y], out)
+    elif images[1].size:
+        _copy(images[1][y], out)
+    else:
+        _copy(images[2][y], out)
+
+
+@njit(nogil=True, cache=True)
+def _copy(row, out):
+    for x in range(out.size):
+        out[x] = row[x]
