@@ -86,7 +86,7 @@ def displaced(
     contrast = _contrast(reference, care)
     if contrast > 0:
         by = 2 if spacing_px >= _HALVED_FROM_PX and min(h, w) >= 32 else 1
-        weight = _halved(care.astype(np.float32), by)
+        weight = _halved(care.astype(np.float32, order="C"), by)
         springs = _springs(rows, columns)
         for sigma, outlier in zip(_SIGMAS_PX, _OUTLIERS, strict=True):
             ours, theirs = (
@@ -164,7 +164,8 @@ def _step(
     rows, columns, _ = nodes.shape
     size = rows * columns
     dy, dx = np.gradient(reference)
-    normal, pull = _gathered(image, reference, dx, dy, weight, nodes, outlier)
+    # in one layout at every step, for which the kernel is compiled once
+    normal, pull = _gathered(image, reference, dx, dy, weight, np.ascontiguousarray(nodes), outlier)
     number = np.arange(size).reshape(rows, columns)
     corners = np.stack((number[:-1, :-1], number[:-1, 1:], number[1:, :-1], number[1:, 1:]), axis=-1)
     one = np.broadcast_to(corners[..., :, None], normal.shape[:-1]).ravel()
