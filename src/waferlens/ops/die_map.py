@@ -1,9 +1,9 @@
 """The map of dies: which sites of the lattice lie in an image, where, whether a die is on them, and how high.
 
 Pixels that are die make pieces, pieces make rectangles, and the rectangles' edges make a lattice: pitch, width of a die
-and phase of each axis by least absolute deviations, wherever enough edges are seen. Each site that the lattice puts into
-the image is then judged by the pixels on it. Sites that the image cuts are parts of dies; where no edge tells how large
-a die is, its box ends at the border of the image.
+and phase of each axis by least absolute deviations, wherever enough edges are seen. Each site that the lattice puts
+into the image is then judged by the pixels on it. Sites that the image cuts are parts of dies; where no edge tells how
+large a die is, its box ends at the border of the image.
 
 Classes of pixels say most. Without them a height of half the product's lowest die parts dies from carrier, and a site
 without a die is known only from its neighbours: it has to lie between two sites of its row or of its column.
@@ -16,7 +16,6 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
-import cv2
 import numpy as np
 from jaxtyping import Bool, Float
 
@@ -95,6 +94,9 @@ def die_map(
     least_part_um: float = LEAST_PART_UM,
     sure: float = SURE,
     rim_um: float | None = None,
+    focus_um: float | Float[np.ndarray, " w"] | None = None,
+    na: float | None = None,
+    wavelength_um: float = 0.55,
     black: float = 0.0,
 ) -> DieMap:
     """Finds the sites of a field, a swath or a whole wafer.
@@ -108,13 +110,21 @@ def die_map(
         least_part_um: parts of sites that are narrower in the image stay unsure [um]
         sure: mean probability, or share of the pixels, from which a site is present or missing
         rim_um: width of the dark rim of the dies' walls, if it is known (`sub_pixel_edges`) [um]
+        focus_um: height of the plane of focus, of the image or of each column; with na it tells the blur of each edge,
+            which makes edges surer [um]
+        na: numerical aperture of the objective
+        wavelength_um: of the light [um]
         black: grey of no light, glare included [grey]
 
     Raises:
-        UsageError: shapes differ, a number is out of range, or there is neither a class map nor a product.
+        UsageError: shapes differ, a number is out of range, focus comes without na or na without focus, or there is
+            neither a class map nor a product.
     """
     _require(height_um, classes, image, pitch_um, product, sure)
     h, w = height_um.shape
+    blur = None
+    if focus_um is not None or na is not None:
+        blur = _blur(focus_um, na, wavelength_um, w)
     extent = (w * pitch_um, h * pitch_um)
     die, missing, known = _kinds(height_um, classes, product)
     pieces = rectangles(die >= 0.5, pitch_um, False)
@@ -122,12 +132,11 @@ def die_map(
         pieces += rectangles(missing >= 0.5, pitch_um, True)
     axes = [fit_axis(pieces, axis, extent[axis]) for axis in (0, 1)]
     columns, rows = (bands(pieces, axes[axis], axis, extent[axis]) for axis in (0, 1))
-    totals = [None if plane is None else cv2.integral(plane) for plane in (die, missing, known.astype(np.uint8))]
     sites: list[tuple[int, int, Box, State, str]] = []
     for row, (y0, y1) in rows:
         for column, (x0, x1) in columns:
             box = (x0, y0, x1, y1)
-            state, reason = _judged(box, totals, pitch_um, (h, w), least_part_um, sure)
+            state, reason = _judged(box, (die, missing, known), pitch_um, (h, w), least_part_um, sure)
             sites.append((row, column, box, state, reason))
     sites = _between(sites, missing is not None, axes)
     dies, reasons = [], []
@@ -141,7 +150,7 @@ def die_map(
         reasons.append(reason)
     edges = None
     if image is not None:
-        dies, edges = _refined(dies, image, pitch_um, axes, rim_um, black)
+        dies, edges = _refined(dies, image, pitch_um, blur, rim_um, black)
     return DieMap(tuple(dies), tuple(reasons), axes[0], axes[1], edges)
 
 
@@ -185,7 +194,7 @@ def _kinds(
 
 def _judged(
     box: Box,
-    totals: list[np.ndarray | None],
+    planes: tuple[np.ndarray, np.ndarray | None, np.ndarray],
     pitch_um: float,
     shape: tuple[int, int],
     least_um: float,
@@ -201,21 +210,20 @@ def _judged(
     if area == 0:
         return "unsure", "no pixel lies wholly inside it"
 
-    def inside(total: np.ndarray) -> float:
-        return float(total[y1, x1] - total[y0, x1] - total[y1, x0] + total[y0, x0])
-
-    die, missing, known = totals
-    told = inside(known)
+    window = (slice(y0, y1), slice(x0, x1))
+    die, known = planes[0][window], planes[2][window]
+    missing = None if planes[1] is None else planes[1][window]
+    told = int(np.count_nonzero(known))
     if told < 0.5 * area:
         return "unsure", f"{100 * (1 - told / area):.0f} % of it is not known"
-    share = inside(die) / told
+    share = float(die.sum(dtype=np.float64)) / told
     if share >= sure:
         return "present", ""
     if missing is None:
         if share <= 1 - sure:
             return "missing", ""
         return "unsure", f"{100 * share:.0f} % of it is as high as a die"
-    bare = inside(missing) / told
+    bare = float(missing.sum(dtype=np.float64)) / told
     if bare >= sure:
         return "missing", ""
     return "unsure", f"probability of a die {share:.2f}, of a missing one {bare:.2f}; {sure:g} is needed"
@@ -225,7 +233,7 @@ def _between(
     sites: list[tuple[int, int, Box, State, str]], told: bool, axes: list[Axis | None]
 ) -> list[tuple[int, int, Box, State, str]]:
     """Bare sites that their neighbours prove, and not those beyond the last die of a row and column."""
-    here = np.array([(row, column) for row, column, *_ in sites if True]).reshape(-1, 2)
+    here = np.array([(row, column) for row, column, *_ in sites]).reshape(-1, 2)
     shown = np.array([site[3] == "present" or (told and site[3] == "missing") for site in sites], bool)
     by_row, by_column = _ends(here[shown], 0), _ends(here[shown], 1)
     kept = []
@@ -274,11 +282,33 @@ def _own_box(box: Box, pieces: Sequence[Piece]) -> Box:
     return (own[0], own[1], own[2], own[3])
 
 
+def _blur(
+    focus_um: float | np.ndarray | None, na: float | None, wavelength_um: float, columns: int
+) -> tuple[Float[np.ndarray, " w"], float, float]:
+    """Focus of each column, blur a height away from it, and blur in focus."""
+    if focus_um is None or na is None:
+        raise UsageError("the blur of edges needs both focus_um and na; give the other one, or neither")
+    if not 0 < na < 1:
+        raise UsageError(f"na = {na:g} must lie between 0 and 1, in air")
+    focus = np.broadcast_to(np.asarray(focus_um, np.float64), (columns,))
+    return focus, 0.5 * math.tan(math.asin(na)), 0.21 * wavelength_um / na
+
+
+def _away(die: Die, edge: int, blur: tuple[Float[np.ndarray, " w"], float, float], pitch_um: float) -> float | None:
+    """Blur across an edge of a die, whose lowest level ends there [um]"""
+    focus, share, waves = blur
+    if not die.levels:
+        return None
+    column = slice(None) if edge % 2 else min(len(focus) - 1, max(0, int(die.box_um[edge] / pitch_um)))
+    plane = float(np.nanmedian(focus[column])) if np.isfinite(focus[column]).any() else math.nan
+    return math.hypot(share * (die.levels[0][4] - plane), waves) if math.isfinite(plane) else None
+
+
 def _refined(
     dies: Sequence[Die],
     image: np.ndarray,
     pitch_um: float,
-    axes: list[Axis | None],
+    blur: tuple[Float[np.ndarray, " w"], float, float] | None,
     rim_um: float | None,
     black: float,
 ) -> tuple[list[Die], tuple[tuple[EdgeFit | None, EdgeFit | None, EdgeFit | None, EdgeFit | None], ...]]:
@@ -295,7 +325,9 @@ def _refined(
             if not pitch_um < at < extent[axis] - pitch_um:
                 continue
             low, high = die.box_um[1 - axis], die.box_um[3 - axis]
-            lines.append(EdgeLine("x" if axis == 0 else "y", at, low + 3 * CLEAR_UM, high - 3 * CLEAR_UM, edge < 2))
+            away = None if blur is None else _away(die, edge, blur, pitch_um)
+            name: Literal["x", "y"] = "x" if axis == 0 else "y"
+            lines.append(EdgeLine(name, at, low + 3 * CLEAR_UM, high - 3 * CLEAR_UM, edge < 2, away))
             owners.append((number, edge))
     found: list[list[EdgeFit | None]] = [[None] * 4 for _ in dies]
     for (number, edge), fit in zip(
