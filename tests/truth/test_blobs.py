@@ -109,6 +109,9 @@ def test_nothing_and_everything():
     assert none.box.shape == (0, 4)
     assert none.score == 0
     assert len(blobs(np.full((5, 7), np.nan, np.float32), 0)) == 0
+    part = np.array([[np.nan, 3, 0, -2], [np.nan, np.nan, 0, 0]], np.float32)
+    np.testing.assert_array_equal(blobs(part, 1).peak, [3, 2])
+    assert blobs(part, 1).score == 3
     one = blobs(np.full((1, 1), -2, np.float32), 1)
     np.testing.assert_array_equal(one.box, [[-0.5, -0.5, 0.5, 0.5]])
     assert not one.light[0]

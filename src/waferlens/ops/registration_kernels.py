@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from jaxtyping import Float32, Float64, Int64
 from numba import njit
 
 # Sums may be reordered (that is what makes them vectors); every pixel is finite by the time it comes here.
@@ -50,7 +51,7 @@ def columns(matrix, hr, wr, rim, border, w, ends):
                     x1 = math.floor(high) + 1
             else:
                 x1 = x0
-        ends[y, 0], ends[y, 1] = x0, x1
+        ends[y, 0], ends[y, 1] = x0, x1 if x1 > x0 else x0
 
 
 @njit(nogil=True, cache=True, fastmath=_FAST, error_model="numpy")
@@ -267,23 +268,27 @@ def halve(pixels, out):
             means[x] = part * (three * inner + outer)
 
 
-def covered_share(matrix: np.ndarray, h: int, w: int, hr: int, wr: int) -> float:
+def covered_share(matrix: Float64[np.ndarray, "2 3"], h: int, w: int, hr: int, wr: int) -> float:
     """Share of the pixels of an image whose points lie within the outer pixel edges of the reference [1]"""
     ends = np.empty((h, 2), np.int64)
     columns(matrix, hr, wr, OUTER, 0, w, ends)
     return int((ends[:, 1] - ends[:, 0]).sum()) / (h * w)
 
 
-def inner_columns(matrix: np.ndarray, shape: tuple[int, int], onto: tuple[int, int]) -> np.ndarray:
+def inner_columns(
+    matrix: Float64[np.ndarray, "2 3"], shape: tuple[int, int], onto: tuple[int, int]
+) -> Int64[np.ndarray, "h 2"]:
     """First column of each row, and the one after the last, whose points have two pixels of the reference on every
-    side; the outermost pixels are left out. Columns are never less than none.
+    side; the outermost pixels are left out.
     """
     ends = np.empty((shape[0], 2), np.int64)
     columns(matrix, onto[0], onto[1], INNER, 1, shape[1], ends)
     return ends
 
 
-def seen_by_all(weight: np.ndarray, matrices: np.ndarray, hr: int, wr: int) -> np.ndarray:
+def seen_by_all(
+    weight: Float32[np.ndarray, "h w"], matrices: Float64[np.ndarray, "n 2 3"], hr: int, wr: int
+) -> Float32[np.ndarray, "h w"]:
     """The weights where a reference of shape (hr, wr) covers the image by each of the matrices, else 0."""
     out = weight.copy()
     column = np.arange(weight.shape[1])
