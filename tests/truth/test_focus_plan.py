@@ -194,6 +194,14 @@ def test_layers_take_their_own_heights():
     assert targets[2].state == "no layer"
 
 
+def test_a_part_that_does_not_show_its_top_is_no_top():
+    height, sigma = a_map(height=200.0)
+    box = (0.0, 0.0, 1000.0, 1000.0)
+    part = Die(box, "present", None, ((*box, 200.0),))
+    (field,) = focus_plan(height, sigma, 10.0, field_um=(1000, 1000), layer="top", dies=[part], **TWENTY).fields
+    assert field.state == "no layer"
+
+
 def test_what_may_be_a_die_is_not_carrier():
     height, sigma = a_map(height=0.0)
     height[:, :50] = 300.0

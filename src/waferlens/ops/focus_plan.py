@@ -27,6 +27,8 @@ CAMERA_PIXEL_UM = 6.4566
 """Pixel of S0's camera: 5 times its 1.2913298 um on the wafer [um]"""
 CAMERA_PX = 4342
 """Rows, and columns of a field, of S0's camera [px]"""
+CLEAR_UM = 12.0
+"""Left out along the edges of a layer [um]"""
 BODY_RADIUS_UM = 15_000.0
 """Radius of the front of an objective, all of which must stay clear [um]"""
 
@@ -312,25 +314,31 @@ def _window(box: tuple[float, float, float, float], shape: tuple[int, int], pitc
 def _layer_mask(
     layer: Layer, dies: Sequence[Die] | None, shape: tuple[int, int], pitch: float
 ) -> Bool[np.ndarray, "h w"] | None:
-    """The pixels that lie wholly in the layer; None for all."""
+    """The pixels well inside the layer, for those at its edges are of two heights; None for all."""
     if layer == "all":
         return None
     mask = np.full(shape, layer == "carrier")
     for die in dies or ():
         if layer == "carrier":
             if die.state != "missing":  # what may be a die is not carrier
-                mask[_window(die.box_um, shape, pitch)] = False
+                mask[_window(_grown(die.box_um, CLEAR_UM), shape, pitch)] = False
             continue
         if die.state != "present":
             continue
+        if layer == "top" and die.top_um is None:
+            continue  # a part of a die that does not show its top
         levels = die.levels or ((*die.box_um, die.top_um or 0.0),)
         number = len(levels) - 1 if layer == "top" else int(layer)
         if number >= len(levels):
             continue
-        mask[_inner(levels[number][:4], shape, pitch)] = True
+        mask[_inner(_grown(levels[number][:4], -CLEAR_UM), shape, pitch)] = True
         if number + 1 < len(levels):  # the next level stands on this one
-            mask[_window(levels[number + 1][:4], shape, pitch)] = False
+            mask[_window(_grown(levels[number + 1][:4], CLEAR_UM), shape, pitch)] = False
     return mask
+
+
+def _grown(box: tuple[float, float, float, float], by_um: float) -> tuple[float, float, float, float]:
+    return box[0] - by_um, box[1] - by_um, box[2] + by_um, box[3] + by_um
 
 
 def _inner(box: tuple[float, ...], shape: tuple[int, int], pitch: float) -> tuple[slice, slice]:
