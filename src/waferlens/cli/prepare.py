@@ -1,4 +1,4 @@
-"""`waferlens prepare`: how a set is split, and what the network will see of an image."""
+"""`waferlens prepare`: how a set is split, what the network will see of an image, and streams laid on images."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Annotated
 
 import typer
 
-from waferlens.cli.output import emit_json
+from waferlens.cli.output import as_json, emit_json, make_folder, say
 
 app = typer.Typer(no_args_is_help=True)
 
 
 @app.callback()
 def prepare() -> None:
-    """Split a set, and show the geometry training and inspection share."""
+    """Split a set, show the geometry training and inspection share, and lay streams of sensors on images."""
 
 
 @app.command()
@@ -81,3 +81,113 @@ def geometry(
             f"page {entry['page']}: {entry['type']}, seen as {entry['grey_min']:.2f}..{entry['grey_max']:.2f} grey "
             f"(mean {entry['grey_mean']:.2f}), {size}"
         )
+
+
+@app.command()
+def raw(
+    files: Annotated[list[Path], typer.Argument(help="Raw frames: height, width, then rows of 16-bit grey.")],
+    out: Annotated[Path, typer.Option(help="Folder for the images.")],
+    png: Annotated[bool, typer.Option("--png", help="Write PNG instead of TIFF; 16 bits as well.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print a machine-readable result.")] = False,
+) -> None:
+    """Write raw frames as 16-bit TIFF, or PNG. Exit status 1 if a file was none; the others are written."""
+    from waferlens.errors import InputError, UsageError
+    from waferlens.formats.raw_frame import read_raw_frame, write_grey16
+
+    targets = [out / f"{path.stem}{'.png' if png else '.tif'}" for path in files]
+    twice = [name for name, count in Counter(targets).items() if count > 1]
+    if twice:
+        raise UsageError(f"two of the files would become {twice[0]}; write them into folders of their own")
+    make_folder(out)
+    written, refused = [], []
+    for path, target in zip(files, targets, strict=True):
+        try:
+            pixels = read_raw_frame(path)
+            write_grey16(target, pixels)
+        except InputError as wrong:
+            refused.append({"file": path, "reason": wrong.reason})
+            say(str(wrong))
+            continue
+        written.append({"file": path, "image": target, "height_px": pixels.shape[0], "width_px": pixels.shape[1]})
+    if json:
+        emit_json({"written": written, "refused": refused})
+    else:
+        for entry in written:
+            print(f"{entry['image']}: {entry['height_px']} x {entry['width_px']} px")
+    if refused:
+        raise typer.Exit(1)
+
+
+@app.command()
+def sync(
+    stream: Annotated[Path, typer.Argument(help="Stage trace of the scan (CSV).")],
+    image: Annotated[Path, typer.Argument(help="The swath, a 16-bit image.")],
+    out: Annotated[Path, typer.Option(help="Folder for label, report and picture.")],
+    opposite: Annotated[Path | None, typer.Option(help="Trace of the same swath scanned the other way.")] = None,
+    pitch_um: Annotated[float, typer.Option(help="Distance of the image's columns [um].")] = 1.2913298,
+    latency_samples: Annotated[int | None, typer.Option(help="Of the sensor, if known.")] = None,
+    lag_ms: Annotated[float | None, typer.Option(help="Time constant of its low-pass, if known [ms].")] = None,
+    offset_um: Annotated[float | None, typer.Option(help="From encoder to image, if known [um].")] = None,
+    most_offset_um: Annotated[float, typer.Option(min=1.0, help="Largest offset that is looked for [um].")] = 1000.0,
+    rows: Annotated[int, typer.Option(min=1, help="Rows of the label.")] = 1,
+    strip: Annotated[bool, typer.Option("--strip", help="Write the published 8-bit label as well.")] = False,
+    bits: Annotated[int, typer.Option(help="Of the image's pixels: 8, 16, or 32 for floats.")] = 16,
+    json: Annotated[bool, typer.Option("--json", help="Print a machine-readable result.")] = False,
+) -> None:
+    """Lay the auto-focus stream on its image: a height for each column, exactly, and how late the sensor was."""
+    from json import dumps
+
+    import numpy as np
+    import tifffile
+
+    from waferlens.errors import InputError
+    from waferlens.formats.height_parts import write_whole
+    from waferlens.formats.stage_trace import read_trace
+    from waferlens.formats.swath import read_swath
+    from waferlens.prepare.sync import strip_label, synchronised
+    from waferlens.prepare.sync_picture import draw_sync
+
+    trace = read_trace(stream)
+    other = read_trace(opposite) if opposite is not None else None
+    swath = read_swath(image)
+    if swath.bits != bits:
+        raise InputError(
+            image, f"has {swath.bits} bits a pixel, not {bits}; take the image as the camera wrote it, or say --bits"
+        )
+    done = synchronised(
+        trace,
+        swath,
+        pitch_um,
+        opposite=other,
+        latency_samples=latency_samples,
+        lag_ms=lag_ms,
+        offset_um=offset_um,
+        most_offset_um=most_offset_um,
+        names=(str(stream), str(opposite)),
+    )
+    make_folder(out)
+    label = np.tile(done.label_um, (rows, 1))
+    files = {"label": out / "label.tif", "report": out / "report.json", "picture": out / "sync.png"}
+    write_whole(files["label"], lambda beside: tifffile.imwrite(beside, label, photometric="minisblack", metadata=None))
+    if strip:
+        files["strip"] = out / "strip.tif"
+        grey = strip_label(done.label_um, trace.z_ref_um, rows)
+        write_whole(
+            files["strip"], lambda beside: tifffile.imwrite(beside, grey, photometric="minisblack", metadata=None)
+        )
+    result = {"stream": stream, "image": image, **done.report(), "files": files}
+    draw_sync(files["picture"], done, swath)
+    write_whole(files["report"], lambda beside: beside.write_text(dumps(as_json(result), indent=2) + "\n"))
+    if json:
+        emit_json(result)
+        return
+    for note in done.notes:
+        say(f"note: {note}")
+    late = "latency and lag not told apart from the offset"
+    if done.separated and done.delay is not None:
+        late = f"latency {done.delay.latency_samples} samples, lag {result['lag_um']:.1f} um"
+    where = f"offset {result['offset_um']:.1f} um" if result["offset_um"] is not None else "offset not found"
+    print(
+        f"{files['label']}: {result['columns_known']} of {result['columns']} columns, {late}, {where}, "
+        f"{result['dropouts']} dropouts; by whole pixels it would drift by {result['drift_px']:.0f} px"
+    )

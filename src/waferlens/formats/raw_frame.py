@@ -49,7 +49,8 @@ def read_raw_frame(path: str | Path) -> UInt16[np.ndarray, "h w"]:
         promised.append(f"{each}-byte numbers {height} x {width} px, {wanted} bytes ({_compared(size, wanted)})")
     if not promised:
         raise FormatError(path, f"a raw frame begins with height and width; the file has {size} bytes")
-    raise FormatError(path, f"no raw frame, or not a whole one: the file has {size} bytes; read as {'; as '.join(promised)}")
+    told = "; as ".join(promised)
+    raise FormatError(path, f"no raw frame, or not a whole one: the file has {size} bytes; read as {told}")
 
 
 def write_raw_frame(path: str | Path, pixels: UInt16[np.ndarray, "h w"], number_bytes: Literal[2, 4] = 2) -> None:

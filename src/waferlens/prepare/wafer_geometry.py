@@ -65,14 +65,21 @@ def column_values(
     """
     centres = x0_um + pitch_um * (np.arange(width) + 0.5)
     x = trace.x_counts / COUNTS_PER_UM
-    track = _at(centres, x[trace.valid], trace.z_um[trace.valid])
+    track = values_at(centres, x[trace.valid], trace.z_um[trace.valid])
     if trace.objective_z_um is None:
         return track, None
     told = np.isfinite(trace.objective_z_um)
-    return track, _at(centres, x[told], trace.objective_z_um[told])
+    return track, values_at(centres, x[told], trace.objective_z_um[told])
 
 
-def _at(centres: np.ndarray, x: np.ndarray, values: np.ndarray) -> Float32[np.ndarray, " w"]:
+def values_at(centres: np.ndarray, x: np.ndarray, values: np.ndarray) -> Float32[np.ndarray, " w"]:
+    """Values between samples at any places, NaN over gaps longer than `LONGEST_GAP_UM`.
+
+    Args:
+        centres: Where [um]
+        x: Places of the samples, in any order [um]
+        values: Of the samples.
+    """
     if len(x) == 0:
         return np.full(len(centres), np.nan, np.float32)
     order = np.argsort(x, kind="stable")
