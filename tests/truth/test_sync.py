@@ -73,7 +73,9 @@ def test_every_encoder_value_has_its_exact_place():
     true = true[(true >= 0) & (true <= COLUMNS * PITCH_UM)] / PITCH_UM - 0.5
     miss = exact_px(trace.x_counts, PITCH_UM) - true
     assert np.sqrt(np.mean(miss**2)) < 0.01
-    assert np.abs(miss).max() <= 0.5 / COUNTS_PER_UM / PITCH_UM + 1e-6  # half a count, from the first sample to the last
+    assert (
+        np.abs(miss).max() <= 0.5 / COUNTS_PER_UM / PITCH_UM + 1e-6
+    )  # half a count, from the first sample to the last
     assert np.abs(rounded_px(trace.x_counts, PITCH_UM) - true).max() > 20
 
 
@@ -134,9 +136,7 @@ def test_one_direction_says_that_it_cannot_part_them():
 
 
 def test_one_direction_with_a_known_sensor():
-    report = synchronised(
-        scanned(-1, SENSOR, offset=200.0), image(), PITCH_UM, latency_samples=2, lag_ms=1.2
-    ).report()
+    report = synchronised(scanned(-1, SENSOR, offset=200.0), image(), PITCH_UM, latency_samples=2, lag_ms=1.2).report()
     assert report["separated"]
     assert report["offset_um"] == pytest.approx(200.0, abs=5.0)
 

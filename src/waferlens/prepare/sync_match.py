@@ -50,6 +50,8 @@ the band from making it indefinite. More of it would shrink the steps at both si
 MOST_EDGES = 900
 """The strongest of the image that are used."""
 LEAST_EDGES = 6
+MERGED_UM = 12.0
+"""Edges nearer than about twice this are one: the sensor could not part them, and the fit would play them off [um]"""
 COARSE_UM = 6.0
 """Steps in which offsets are tried first [um]"""
 LAGS_MS = (0.0, 0.2, 0.4, 0.8, 1.5, 2.5, 4.0)
@@ -97,6 +99,7 @@ def edges_of_image(columns: Float64[np.ndarray, " w"], pitch_um: float) -> Edges
         pitch_um: Of the columns [um]
     """
     size = np.abs(gaussian_filter1d(columns, max(1.0, 3.0 / pitch_um), order=1, mode="nearest"))
+    size = gaussian_filter1d(size, MERGED_UM / pitch_um, mode="nearest")
     peak = np.flatnonzero((size[1:-1] >= size[:-2]) & (size[1:-1] > size[2:])) + 1
     noise = float(np.median(size)) / 0.6745
     peak = peak[size[peak] > 4 * noise]
