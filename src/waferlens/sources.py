@@ -242,6 +242,16 @@ SOURCES: dict[str, Source] = {
         2019,
         "repeatability",
     ),
+    # Dies and focus
+    "golub-1973": Source(
+        "The differentiation of pseudo-inverses and nonlinear least squares problems whose variables separate",
+        "G. H. Golub, V. Pereyra",
+        1973,
+        "greys that are free in every segment of the edge of a die",
+    ),
+    "inoue-1997": Source(
+        "Video Microscopy: The Fundamentals", "S. Inoue, K. R. Spring", 1997, "depth of focus: waves and camera"
+    ),
     # Surfaces
     "ISO 25178-2": Source(
         "Surface texture: Areal. Terms, definitions and surface texture parameters", "ISO", 2021, "Sa, Sq, Sz, Ssk, Sku"
