@@ -153,7 +153,7 @@ def test_columns_are_the_means_of_any_image(tmp_path, suffix):
     np.testing.assert_allclose(seen.look, pixels / 65535, rtol=1e-6)
 
 
-@pytest.mark.parametrize("layout", [{"tile": (32, 48)}, {"rowsperstrip": 5, "compression": "zlib"}])
+@pytest.mark.parametrize("layout", [{"tile": (32, 48)}, {"rowsperstrip": 5, "compression": "zlib"}, {"byteorder": ">"}])
 def test_tiles_and_strips_give_the_same_columns(tmp_path, layout):
     pixels = np.random.default_rng(1).integers(0, 65536, (301, 3333)).astype(np.uint16)
     tifffile.imwrite(tmp_path / "a.tif", pixels, **layout)

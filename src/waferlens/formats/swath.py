@@ -16,6 +16,7 @@ from jaxtyping import Float32, Float64
 from waferlens.errors import FormatError
 from waferlens.formats import images
 
+BLOCK_ROWS = 64
 LOOK_ROWS, LOOK_COLUMNS = 120, 1600
 """Most rows and columns of the copy to look at [px]"""
 
@@ -58,6 +59,12 @@ def read_swath(path: str | Path) -> Swath:
             page = tif.pages[0]
             _require_grey(page, len(tif.pages), size, str(path))
             kept = _Columns(str(path), page.shape, page.dtype, _white(page.dtype, str(path)))
+            if page.is_memmappable:  # one strip may be the whole image: it is walked through without being held
+                number = tif.byteorder + page.dtype.char
+                whole = np.memmap(path, number, "r", page.dataoffsets[0], page.shape)
+                for row in range(0, page.shape[0], BLOCK_ROWS):
+                    kept.add(whole[row : row + BLOCK_ROWS], row, 0)
+                return kept.swath()
             # tifffile decodes ahead with as many threads as there are cores; a line is what runs in parallel
             for segment, index, shape in page.segments(maxworkers=1):
                 if segment is None:

@@ -25,6 +25,8 @@ from waferlens.records import COUNTS_PER_UM, StageTrace
 PITCH_UM = 1.2913298
 """Of S0's swaths [um]"""
 MOST_OFFSET_UM = 1000.0
+LEAST_AGREEMENT = 0.6
+"""Of two scans; below it lag and latency together were often off by more than 5 um in simulation."""
 UNCOVERED = 0.05
 """Share of the columns that a stream may leave without a sample at its ends."""
 Z_FULL_COUNTS = 25_000
@@ -63,6 +65,7 @@ class Synced:
             "lag_um": delay.lag_samples * self.stream.step_um if delay else None,
             "offset_um": found.offset_um if found else None,
             "separated": self.separated,
+            "agreement": delay.agreement if delay and self.opposite else None,
             "edges": found.edges if found else 0,
             "widening_um": found.widening_um if found else None,
             "offset_sigma_um": found.sigma_um if found else None,
@@ -208,6 +211,11 @@ def _delay(
     if found is None:
         notes.append("the two scans share too little of the wafer to tell latency and lag from them")
         return None
+    if found.agreement < LEAST_AGREEMENT:
+        notes.append(
+            f"the two scans agree by {found.agreement:.2f} only (1 is all alike, at least {LEAST_AGREEMENT:g} is usual): "
+            "low dies, much noise or many dropouts; latency and lag are less certain"
+        )
     return Delay(
         found.latency_samples if latency is None else latency,
         found.keep if lag_ms is None else keep_of(lag_ms, stream.rate_hz),
