@@ -213,8 +213,8 @@ def _delay(
         return None
     if found.agreement < LEAST_AGREEMENT:
         notes.append(
-            f"the two scans agree by {found.agreement:.2f} only (1 is all alike, at least {LEAST_AGREEMENT:g} is usual): "
-            "low dies, much noise or many dropouts; latency and lag are less certain"
+            f"the two scans agree by {found.agreement:.2f} only (1 is all alike, at least {LEAST_AGREEMENT:g} is "
+            "usual): low dies, much noise or many dropouts; latency and lag are less certain"
         )
     return Delay(
         found.latency_samples if latency is None else latency,
