@@ -16,7 +16,7 @@ from waferlens.simulate.hole import audit, validation
 from waferlens.simulate.hole.contact_sheet import Strip, contact_sheet, world_sheet, write_contact_sheet
 from waferlens.simulate.hole.dataset import hole_world
 from waferlens.simulate.hole.geometry import draw_structure, gaussian_field
-from waferlens.simulate.hole.streams import Stream, stream
+from waferlens.simulate.streams import Stream, stream
 
 SEED = 1
 

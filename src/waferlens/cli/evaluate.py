@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from json import dumps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from waferlens.cli.output import counted_progress, emit_json, make_folder, progress, say
+from waferlens.cli.output import as_json, counted_progress, emit_json, make_folder, progress, say
 from waferlens.errors import UsageError
 
 if TYPE_CHECKING:
@@ -30,6 +31,10 @@ def evaluate(
     reference: Annotated[
         Path | None, typer.Option(metavar="IMAGE", help="The good part of direct mode; golden.")
     ] = None,
+    inputs: Annotated[
+        str | None,
+        typer.Option(metavar="image,product,track", help="What a wafer bundle is told; all it knows if not set."),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print a machine-readable result.")] = False,
 ) -> None:
     """Compare a bundle with known depth maps, or with the mean depths of real sites.
@@ -37,11 +42,6 @@ def evaluate(
     The truth of a simulated `real` data set is drawn again where WAFERLENS_EVAL_SEED holds its seed.
     """
     from waferlens.bundle.files import open_bundle
-    from waferlens.bundle.session import Session
-    from waferlens.evaluate.hole import evaluate_pairs
-    from waferlens.evaluate.sites import evaluate_sites, regenerated
-    from waferlens.load.challenge import load_sim, scan
-    from waferlens.prepare.splits import split_of
 
     if split not in SPLITS:
         raise UsageError(f"--split {split}: one of {', '.join(SPLITS)}")
@@ -55,6 +55,17 @@ def evaluate(
         return
     if reference is not None:
         raise UsageError(f"--reference means nothing to {opened.name}, a bundle of station {opened.recipe['station']}")
+    if opened.recipe.get("station") == "wafer":
+        _wafer(opened, data, split, inputs, baselines, out, json)
+        return
+    if inputs is not None:
+        raise UsageError(f"--inputs means nothing to {opened.name}, a bundle of station {opened.recipe['station']}")
+    from waferlens.bundle.session import Session
+    from waferlens.evaluate.hole import evaluate_pairs
+    from waferlens.evaluate.sites import evaluate_sites, regenerated
+    from waferlens.load.challenge import load_sim, scan
+    from waferlens.prepare.splits import split_of
+
     session, calibration = Session(opened, threads=2), opened.calibration
     scale = (opened.recipe.get("depth") or {}).get("nm_per_grey")
 
@@ -121,6 +132,35 @@ def _golden(opened: Bundle, data: Path, reference: Path | None, out: Path | None
         emit_json(result)
         return
     for line in golden_lines(result):
+        print(line)
+    if out is not None:
+        say(f"written: {out}")
+
+
+def _wafer(
+    opened: Bundle, data: Path, split: str, inputs: str | None, baselines: bool, out: Path | None, json: bool
+) -> None:
+    from waferlens.bundle.wafer import WaferSession
+    from waferlens.evaluate.wafer import evaluate_wafer, inputs_of, wafer_lines
+    from waferlens.evaluate.wafer_truth import count_judged, judged_fields
+    from waferlens.prepare.splits import WAFER_FRACTIONS, split_of
+
+    session = WaferSession(opened, threads=2)
+    known = inputs_of(inputs, session)
+
+    def keep(wafer: str) -> bool:
+        return split in ("all", split_of(wafer, WAFER_FRACTIONS))
+
+    with progress(count_judged(data, keep), "fields", quiet=json) as advance:
+        told = evaluate_wafer(session, judged_fields(data, keep), known, baselines=baselines, advance=advance)
+    result = {"bundle": opened.name, "data": data.name, "split": split} | told
+    if out is not None:
+        (out / "evaluation.json").write_text(dumps(as_json(result), indent=2, allow_nan=False) + "\n")
+    if json:
+        emit_json(result)
+        return
+    print(f"{result['bundle']} on {result['data']} ({split})")
+    for line in wafer_lines(result):
         print(line)
     if out is not None:
         say(f"written: {out}")

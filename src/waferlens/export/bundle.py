@@ -18,12 +18,12 @@ from waferlens.errors import InputError
 from waferlens.evaluate.calibrate import fit_calibration
 from waferlens.export.finished import Exported, load_run
 from waferlens.export.onnx import TOLERANCE_GREY, as_json, compare, require_parity, to_onnx
+from waferlens.export.wafer import export_wafer
 from waferlens.formats import challenge
 from waferlens.load.challenge import SimArrays, load_sim, scan
 from waferlens.models import build, describe
 from waferlens.prepare.geometry import batch_input
 from waferlens.prepare.splits import split_of
-from waferlens.export.wafer import export_wafer
 from waferlens.recipe import WaferRecipe, as_yaml
 from waferlens.recipe.hole import HoleRecipe
 from waferlens.train import WEIGHTS

@@ -134,12 +134,12 @@ def require_parity(parity: Parity, unit: str = "grey") -> None:
         ParityError: depth or sigma of a pixel differs by more than the tolerance, or a verdict turned from OK to NG or
             back.
     """
-    what = "depth" if unit == "grey" else "height"
-    for what, difference in ((what, parity.max_abs), ("sigma", parity.max_abs_sigma)):
+    named = (("depth" if unit == "grey" else "height", parity.max_abs), ("sigma", parity.max_abs_sigma))
+    for what, difference in named:
         if not difference <= parity.tolerance:
             raise ParityError(
-                f"the {what}s of ONNX Runtime and torch differ by up to {difference:.4g} {unit}, {parity.tolerance:g} is "
-                "let through; not exported. Training with train.precision=f32, or a wider --tolerance, may help"
+                f"the {what}s of ONNX Runtime and torch differ by up to {difference:.4g} {unit}, {parity.tolerance:g} "
+                "is let through; not exported. Training with train.precision=f32, or a wider --tolerance, may help"
             )
     if parity.ok_ng_flips:
         raise ParityError(

@@ -20,7 +20,7 @@ from waferlens.bundle.wafer_calibration import NORMAL_90, WaferCalibration
 from waferlens.errors import InputError, UsageError
 from waferlens.evaluate.wafer_calibrate import fit_wafer_calibration
 from waferlens.export.finished import Exported
-from waferlens.export.onnx import LIMIT_PERCENTILES, OPSET, Parity, as_json, graph_of, require_parity
+from waferlens.export.onnx import LIMIT_PERCENTILES, Parity, as_json, graph_of, require_parity
 from waferlens.load.wafer import Field, manifest, read_fields
 from waferlens.models import build_wafer, describe
 from waferlens.models.height import HeightNet

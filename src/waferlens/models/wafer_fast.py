@@ -26,7 +26,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-MOMENTUM = 0.02
+MOMENTUM = 0.05
 """Of the batch norms' statistics: fields differ much (dark and bright carriers), batches are small."""
 COLUMN_FACTS = 4
 """Objective's height, whether it is known, the track's height, and the scan's direction (1 or -1), 0 where unknown."""
@@ -137,10 +137,10 @@ class WaferFastNet(nn.Module):
             for width, count in zip(widths[:-1], blocks[:-1], strict=True)
         )
         self.again = nn.ModuleList(ColumnContext(width, facts) for width in widths[:-1])
+        self.sort = nn.Conv2d(widths[0], CLASSES, 1) if classes else None
         # per pixel: a logit a candidate, the free height, the correction, and the logarithm of sigma
         self.head = nn.Conv2d(widths[0], (CANDIDATES + 2 + int(sigma)) * unshuffle**2, 1)
         self.unfold = nn.PixelShuffle(unshuffle)
-        self.sort = nn.Conv2d(widths[0], CLASSES, 1) if classes else None
 
     def forward(
         self,

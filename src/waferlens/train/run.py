@@ -25,6 +25,7 @@ from waferlens.recipe import HoleRecipe, WaferRecipe, as_yaml
 from waferlens.recipe.hole import Pix2Pix
 from waferlens.records import RunCard
 from waferlens.train.callbacks import CpuBudget, Curves
+from waferlens.train.memory import keep_freed_memory
 from waferlens.train.setup import Metric, Setup, Task
 
 WEIGHTS = "weights.safetensors"
@@ -94,6 +95,7 @@ def train(
     _same_run(out, resolved)
     if threads is not None:
         torch.set_num_threads(threads)
+    keep_freed_memory()
     log = _log(out)
     made = _setup(recipe, data)
     metric = made.metric

@@ -1,4 +1,4 @@
-"""What a run of the wafer station is made of: fields or indoor views as arrays, batches, the task, its figure of merit."""
+"""What a run of the wafer station is made of: fields or indoor views as arrays, batches, a task, a figure of merit."""
 
 from __future__ import annotations
 
