@@ -42,7 +42,7 @@ def judged_fields(root: Path, keep: Callable[[str], bool] = lambda wafer: True) 
     for field in read_fields(root, keep):
         made = draw_field(world, seed, number[field.name], told["grid"])
         if not np.array_equal(made.image, field.image):
-            raise InputError(root, f"field {field.name} is not what its seed draws: changed, or another NumPy or OpenCV")
+            raise InputError(root, f"field {field.name} is not what its seed draws: another NumPy or OpenCV?")
         yield replace(field, height_um=made.height_um, dies=made.dies)
 
 

@@ -129,8 +129,7 @@ class WaferFastNet(nn.Module):
         )
         self.context = nn.ModuleList(ColumnContext(width, facts) for width in widths)
         self.lift = nn.ModuleList(
-            nn.Sequential(nn.Conv2d(coarse, 4 * fine, 1), nn.PixelShuffle(2))
-            for fine, coarse in pairwise(widths)
+            nn.Sequential(nn.Conv2d(coarse, 4 * fine, 1), nn.PixelShuffle(2)) for fine, coarse in pairwise(widths)
         )
         self.up = nn.ModuleList(
             nn.Sequential(*(Residual(width, width) for _ in range(count)))

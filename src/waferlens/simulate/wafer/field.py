@@ -115,7 +115,7 @@ def _drawn(
     if off is not None and off.any():
         lit[:, off] = 0.0
     trace = af_track(
-        raster.height_um,
+        raster.surface_um,
         raster.reflectance,
         raster.tan_slope,
         pitch,
@@ -131,7 +131,7 @@ def _drawn(
     objective = np.interp(trace.x_counts / COUNTS_PER_UM, x, np.broadcast_to(focus, x.shape))
     trace = replace(trace, objective_z_um=np.round(objective, 3))
     lens = Lens(spec.magnification, spec.na, spec.wavelength_um)
-    light = defocused(lit, raster.height_um, focus, pitch, lens)
+    light = defocused(lit, raster.surface_um, focus, pitch, lens)
     camera = Camera(**{name: getattr(spec, name) for name in Camera.__dataclass_fields__})
     image = acquire(
         light,

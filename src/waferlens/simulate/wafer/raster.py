@@ -38,7 +38,12 @@ class Raster:
     """A scene on a grid."""
 
     height_um: Float32[np.ndarray, "h w"]
-    """Above the carrier's plane [um]"""
+    """Above the carrier's plane, mean over the pixel: the truth [um]"""
+    surface_um: Float32[np.ndarray, "h w"]
+    """Above the carrier's plane, of what covers most of the pixel: what optics and sensor see [um]
+
+    A pixel on an edge holds two surfaces and none between them; at the mean of both it would have a blur of its own.
+    """
     reflectance: Float32[np.ndarray, "h w"]
     """0..1; walls are dark rims in it."""
     tan_slope: Float32[np.ndarray, "h w"]
@@ -69,7 +74,7 @@ def rasterize(world: WaferWorld, scene: Scene, root: int, field: int, rows: int,
     if design.carrier in ("tape", "metal"):  # tape and ground metal are not even in brightness
         reflectance *= 1 + np.float32(0.06) * _waves(waves.T, x / 70.0, y / 70.0)
     slope = np.zeros((rows, columns), np.float32)
-    made = Raster(height, reflectance, slope)
+    made = Raster(height, height.copy(), reflectance, slope)
     for die in scene.dies:
         if die.present:
             _draw_die(made, design, die, world.surface.logic_cell_um, pitch)
@@ -125,14 +130,15 @@ def _draw_level(
     u, v = (x - cx) / (0.5 * (die.x1 - die.x0)), (y - cy) / (0.5 * (die.y1 - die.y0))
     plane = top + die.tilt[0] * (x - cx)[np.newaxis] + die.tilt[1] * (y - cy)[:, np.newaxis]
     plane = plane - 0.5 * die.warp_um * (u[np.newaxis] ** 2 + v[:, np.newaxis] ** 2)
-    _blend(made.height_um[window], plane.astype(np.float32), share)
+    _cover(made, window, plane.astype(np.float32), share)
     grey = _floor(design, blocks, x - x0, y - y0, cell_um, pitch)
     for distance in SEAL_RING_UM:
         ring = _ring(x0 + distance, y0 + distance, x1 - distance, y1 - distance, SEAL_WIDTH_UM, window, pitch)
         _blend(grey, np.float32(design.edge_reflectance), ring)
     rim = _ring(x0, y0, x1, y1, design.rim_um, window, pitch)
-    grey *= 1 - np.float32(RIM_DARKNESS) * rim
     _blend(made.reflectance[window], grey, share)
+    # the rim is a part of what the level covers: on a pixel of the edge it may be all of it
+    made.reflectance[window] -= np.float32(RIM_DARKNESS) * np.minimum(rim, share).astype(np.float32) * grey
 
 
 def _floor(
@@ -205,6 +211,13 @@ def _share(x: np.ndarray, low: float, high: float, pitch: float) -> Float32[np.n
     return (np.clip(np.minimum(edges_high, high) - np.maximum(edges_low, low), 0, None) / pitch).astype(np.float32)
 
 
+def _cover(made: Raster, window: tuple[slice, slice], top: np.ndarray, share: np.ndarray) -> None:
+    """Lays a surface over what is there."""
+    _blend(made.height_um[window], top, share)
+    surface = made.surface_um[window]
+    np.copyto(surface, top, where=share >= 0.5)
+
+
 def _blend(under: np.ndarray, over: np.ndarray | np.float32, share: np.ndarray) -> None:
     under += share * (over - under)
 
@@ -229,7 +242,8 @@ def _draw_fillet(made: Raster, design: Design, die: SceneDie, pitch: float) -> N
     away = np.hypot(away_x[np.newaxis], away_y[:, np.newaxis])
     near = away < wide
     rise = 0.5 * die.tops_um[0] * (1 - away[near] / wide) ** 2
-    made.height_um[near] = np.maximum(made.height_um[near], rise.astype(np.float32))
+    for height in (made.height_um, made.surface_um):
+        height[near] = np.maximum(height[near], rise.astype(np.float32))
     made.reflectance[near] = FILLET_REFLECTANCE
     made.tan_slope[near] = die.tops_um[0] * (1 - away[near] / wide) / wide
 
@@ -279,7 +293,9 @@ def _draw_discs(made: Raster, x: np.ndarray, y: np.ndarray, bumps: Bumps, pitch:
         np.broadcast_to(column[:, np.newaxis, :], there.shape)[there],
     )
     part = share[there].astype(np.float32)
-    made.height_um[at] += part * rise[there].astype(np.float32)
+    risen = rise[there].astype(np.float32)
+    made.height_um[at] += part * risen
+    made.surface_um[at] += np.where(part >= 0.5, risen, 0)
     made.reflectance[at] += part * (np.float32(bumps.reflectance) - made.reflectance[at])
     made.tan_slope[at] = np.maximum(made.tan_slope[at], (part * slope[there]).astype(np.float32))
 
@@ -300,7 +316,8 @@ def _draw_disc(
     # a particle smaller than a pixel covers a part of it only
     share *= np.float32(min(1.0, math.pi * radius**2 / pitch**2))
     dome = np.sqrt(np.clip(1 - (distance / radius) ** 2, 0, 1)).astype(np.float32)
-    made.height_um[window] += share * np.float32(rise) * dome
+    for height in (made.height_um, made.surface_um):
+        height[window] += share * np.float32(rise) * dome
     _blend(made.reflectance[window], np.float32(reflectance), share)
 
 
