@@ -83,6 +83,7 @@ class WaferCalibration:
         if key not in self.quantiles:
             known = ", ".join(sorted(self.quantiles)) or "none"
             raise UsageError(f"no intervals of level {level:g} in this bundle; calibrated: {known}")
-        factors = np.asarray(self.quantiles[key], np.float32)
+        told = self.quantiles[key]  # classes that came seldom have fewer bins
+        factors = np.array([[*row, *row[-1:] * (max(map(len, told)) - len(row))] for row in told], np.float32)
         rows, bins = self.groups(sigma_um.ravel(), None if kind is None else kind.ravel())
         return (sigma_um.ravel() * factors[rows, bins]).reshape(sigma_um.shape)

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 
+MOST_SWATHS = 10
+"""Swaths that are told one by one on the terminal."""
+
 
 @app.command()
 def inspect(
@@ -36,6 +39,24 @@ def inspect(
     pair_by: Annotated[
         str | None,
         typer.Option(metavar="A:B", help="Names of image and reference, as {}_test.jpg:{}_temp.jpg (golden recipes)."),
+    ] = None,
+    track: Annotated[
+        list[Path] | None, typer.Option(help="Stage trace or synchronised label of a swath, in their order (wafer).")
+    ] = None,
+    product: Annotated[
+        str | None, typer.Option(metavar="310:318,636", help="Die thickness and tops of its levels [um] (wafer).")
+    ] = None,
+    pitch_um: Annotated[float | None, typer.Option(help="Pitch of the images [um] (wafer).")] = None,
+    layout: Annotated[
+        Path | None, typer.Option(metavar="CSV", help="swath,x0_um,y0_um[,track]: stitch the swaths (wafer).")
+    ] = None,
+    objective: Annotated[str | None, typer.Option(metavar="20x", help="To plan the focus of (wafer).")] = None,
+    layer: Annotated[
+        str | None, typer.Option(metavar="top|carrier|all|N", help="What is to be in focus; top (wafer).")
+    ] = None,
+    clearance_um: Annotated[float | None, typer.Option(help="Above the highest bound; 50 (wafer) [um].")] = None,
+    height_format: Annotated[
+        str | None, typer.Option(metavar="tif,gwy,x3p", help="What height maps are written as (wafer).")
     ] = None,
     maps: Annotated[bool, typer.Option(help="Write the height maps, or overlays of findings.")] = True,
     workers: Annotated[int, typer.Option(min=1, help="Threads.")] = 2,
@@ -63,6 +84,14 @@ def inspect(
             level=level,
             reference=reference,
             pair_by=pair_by,
+            tracks=track or (),
+            product=product,
+            pitch_um=pitch_um,
+            layout=layout,
+            objective=objective,
+            layer=layer,
+            clearance_um=clearance_um,
+            height_format=height_format,
             maps=maps,
             workers=workers,
             fresh=fresh,
@@ -95,6 +124,22 @@ def _summary(result: InspectResult) -> str:
             f"{result.findings} finding{'' if result.findings == 1 else 's'}, {result.critical_findings} critical, "
             f"in {result.out}/findings.csv"
         )
+    for swath in result.swaths[:MOST_SWATHS]:
+        lines.append(_swath_line(swath))
+    if len(result.swaths) > MOST_SWATHS:
+        lines.append(f"  … {len(result.swaths) - MOST_SWATHS} more in {result.out}/results.csv")
     if result.quarantined:
         lines.append(f"{result.quarantined} quarantined, with reasons in {result.out}/quarantine.csv")
     return "\n".join(lines)
+
+
+def _swath_line(swath: dict[str, Any]) -> str:
+    """What a person wants to know of a swath at once."""
+    top = "nothing known" if swath["top"] is None else f"top {swath['top']:.0f} um"
+    safe = "" if swath["safe"] is None else f", safe above {swath['safe']:.0f} um"
+    dies = (
+        ""
+        if swath["dies_present"] is None
+        else f", dies {swath['dies_present']} present {swath['dies_missing']} missing {swath['dies_unsure']} unsure"
+    )
+    return f"  {swath['path']}: {top}{safe}{dies}, {swath['mpx_per_s']:.1f} Mpx/s, told {' + '.join(swath['inputs'])}"

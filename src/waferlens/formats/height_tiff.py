@@ -19,6 +19,8 @@ from waferlens.errors import FormatError, UsageError
 from waferlens.formats.height_parts import MOST_POINTS, Match, Offer, assemble, choose_channel, write_whole
 from waferlens.records import HeightMap
 
+TILE_PX, LARGE_PX = 256, 8192
+"""Maps with more rows or columns are written in tiles, so that a part of them can be read alone [px]"""
 _KIND = "height map"
 _STEPS = 65_534
 _MAGICS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -108,7 +110,8 @@ def write(path: Path, height_map: HeightMap, *, bits: Literal[16, 32, 64] | None
         with tifffile.TiffWriter(beside, bigtiff=sum(page.nbytes for page in pages) > 2**31) as tiff:
             for number, page in enumerate(pages):
                 text = description if number == 0 else "sigma"
-                tiff.write(page, photometric="minisblack", description=text, metadata=None)
+                tile = (TILE_PX, TILE_PX) if max(page.shape) > LARGE_PX else None
+                tiff.write(page, photometric="minisblack", description=text, metadata=None, tile=tile)
 
     write_whole(path, pack)
 

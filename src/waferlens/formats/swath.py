@@ -1,11 +1,13 @@
-"""Swaths column by column: the mean of each column of an image too large to hold, and a small copy to look at.
+"""Swaths part by part: images too large to hold, in the order in which their file holds them.
 
 A swath of 4,352 x 234,342 px has a billion pixels. TIFF is read tile by tile or strip by strip and never held whole;
-other images are small and read as any image.
+other images are small and read as any image. `read_swath` keeps the mean of each column and a small copy to look at.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +15,7 @@ import numpy as np
 import tifffile
 from jaxtyping import Float32, Float64
 
-from waferlens.errors import FormatError
+from waferlens.errors import FormatError, InputError
 from waferlens.formats import images
 
 BLOCK_ROWS = 64
@@ -41,6 +43,50 @@ class Swath:
         return len(self.columns)
 
 
+Part = tuple[np.ndarray, int, int]
+"""Pixels, and the row and column of the first of them. A part may reach beyond the image: what does is to be cut."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SwathParts:
+    """An image that is read part by part."""
+
+    path: str
+    shape: tuple[int, int]
+    """Rows and columns [px]"""
+    dtype: np.dtype
+    white: float
+    """Grey of white."""
+    parts: Iterator[Part]
+    """Each pixel once, in the order of the file."""
+
+
+@contextmanager
+def open_swath(path: str | Path) -> Iterator[SwathParts]:
+    """An image and its parts.
+
+    Raises:
+        InputError: the file cannot be read.
+        FormatError: it is no image, truncated, or not of one grey channel; some faults show only as parts are read.
+    """
+    if not images.is_tiff(str(path)):
+        image = next(images.read_images(path))
+        h, w = image.pixels.shape
+        yield SwathParts(str(path), (h, w), image.pixels.dtype, image.full_scale, iter([(image.pixels, 0, 0)]))
+        return
+    try:
+        size = Path(path).stat().st_size
+    except OSError as wrong:
+        raise InputError(path, f"cannot be read: {wrong.strerror or wrong}") from wrong
+    try:
+        tif = tifffile.TiffFile(path)
+    except Exception as wrong:  # as in `formats.tiff`: damaged files raise errors of many kinds
+        raise FormatError(path, f"a damaged or truncated TIFF: {type(wrong).__name__}: {wrong}") from wrong
+    with tif:
+        page = _page(tif, size, str(path))
+        yield SwathParts(str(path), page.shape, page.dtype, _white(page.dtype, str(path)), _parts(tif, page, str(path)))
+
+
 def read_swath(path: str | Path) -> Swath:
     """The columns of a swath.
 
@@ -48,33 +94,41 @@ def read_swath(path: str | Path) -> Swath:
         InputError: the file cannot be read.
         FormatError: it is no image, truncated, not of one grey channel, or holds NaN.
     """
-    if not images.is_tiff(str(path)):
-        image = next(images.read_images(path))
-        kept = _Columns(str(path), image.pixels.shape, image.pixels.dtype, image.full_scale)
-        kept.add(image.pixels, 0, 0)
+    with open_swath(path) as opened:
+        kept = _Columns(opened.path, opened.shape, opened.dtype, opened.white)
+        for part, row, column in opened.parts:
+            kept.add(part, row, column)
         return kept.swath()
-    size = Path(path).stat().st_size
+
+
+def _page(tif: tifffile.TiffFile, size: int, path: str) -> tifffile.TiffPage:
     try:
-        with tifffile.TiffFile(path) as tif:
-            page = tif.pages[0]
-            _require_grey(page, len(tif.pages), size, str(path))
-            kept = _Columns(str(path), page.shape, page.dtype, _white(page.dtype, str(path)))
-            if page.is_memmappable:  # one strip may be the whole image: it is walked through without being held
-                number = tif.byteorder + page.dtype.char
-                whole = np.memmap(path, number, "r", page.dataoffsets[0], page.shape)
-                for row in range(0, page.shape[0], BLOCK_ROWS):
-                    kept.add(whole[row : row + BLOCK_ROWS], row, 0)
-                return kept.swath()
-            # tifffile decodes ahead with as many threads as there are cores; a line is what runs in parallel
-            for segment, index, shape in page.segments(maxworkers=1):
-                if segment is None:
-                    raise FormatError(path, "a truncated TIFF: a part of the image has no data")
-                kept.add(segment[0, : shape[1], : shape[2], 0], index[2], index[3])
+        page = tif.pages[0]
+        _require_grey(page, len(tif.pages), size, path)
     except FormatError:
         raise
-    except Exception as wrong:  # as in `formats.tiff`: damaged files raise errors of many kinds
+    except Exception as wrong:  # as above
         raise FormatError(path, f"a damaged or truncated TIFF: {type(wrong).__name__}: {wrong}") from wrong
-    return kept.swath()
+    return page
+
+
+def _parts(tif: tifffile.TiffFile, page: tifffile.TiffPage, path: str) -> Iterator[Part]:
+    try:
+        if page.is_memmappable:  # one strip may be the whole image: it is walked through without being held
+            number = tif.byteorder + page.dtype.char
+            whole = np.memmap(path, number, "r", page.dataoffsets[0], page.shape)
+            for row in range(0, page.shape[0], BLOCK_ROWS):
+                yield whole[row : row + BLOCK_ROWS], row, 0
+            return
+        # tifffile decodes ahead with as many threads as there are cores; a line is what runs in parallel
+        for segment, index, shape in page.segments(maxworkers=1):
+            if segment is None:
+                raise FormatError(path, "a truncated TIFF: a part of the image has no data")
+            yield segment[0, : shape[1], : shape[2], 0], index[2], index[3]
+    except FormatError:
+        raise
+    except Exception as wrong:  # as above
+        raise FormatError(path, f"a damaged or truncated TIFF: {type(wrong).__name__}: {wrong}") from wrong
 
 
 class _Columns:

@@ -23,8 +23,10 @@ from waferlens.records import RunCard
 DATABASE, RESULTS, QUARANTINE = "results.sqlite", "results.csv", "quarantine.csv"
 RUNCARD, LOG, PLAN = "runcard.json", "log.txt", "images.jsonl"
 FINDINGS, COCO = "findings.csv", "findings.json"
-MAPS, OVERLAYS = "maps", "overlays"
-_OURS = (DATABASE, f"{DATABASE}-journal", RESULTS, QUARANTINE, FINDINGS, COCO, RUNCARD, LOG, PLAN, MAPS, OVERLAYS)
+MAPS, OVERLAYS, STITCHED = "maps", "overlays", "stitched"
+_OURS = (
+    DATABASE, f"{DATABASE}-journal", RESULTS, QUARANTINE, FINDINGS, COCO, RUNCARD, LOG, PLAN, MAPS, OVERLAYS, STITCHED,
+)  # fmt: skip
 _STEM_BYTES = 200
 _PART = ".part"  # ends the names of files that are not whole yet
 
@@ -43,7 +45,11 @@ def make_folder(out: Path, fresh: bool, store: str | None) -> None:
     except OSError as wrong:
         raise InputError(out, f"cannot be made: {wrong.strerror or wrong}") from wrong
     for part in (*out.glob(f"*{_PART}"), *(out / MAPS).glob(f"*{_PART}"), *(out / OVERLAYS).glob(f"*{_PART}")):
-        part.unlink()  # of a run that was killed while it wrote
+        # of a run that was killed while it wrote
+        if part.is_dir():
+            shutil.rmtree(part)
+        else:
+            part.unlink()
     strangers = sorted(entry.name for entry in out.iterdir() if entry.name not in _OURS)
     if strangers and not (out / RUNCARD).exists():
         raise UsageError(f"{out}: holds other files ({strangers[0]} …) and no run; name a new folder")

@@ -87,6 +87,10 @@ class HoleWork:
                 lateral = False  # it will be quarantined, with this very reason
         require_scales(self.limits, lateral, self.nm_per_grey is not None)
 
+    def finish(self, plan: Plan) -> list[dict[str, Any]]:
+        """Nothing: an image is done when its chunk is."""
+        return []
+
     def results(self, chunk: int, first: int, items: Sequence[Item]) -> list[ImageResult]:
         """Inspects the images of one chunk and writes their maps.
 

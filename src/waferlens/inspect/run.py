@@ -17,6 +17,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from waferlens import __version__
 from waferlens.bundle.files import Bundle, open_bundle
@@ -65,6 +66,8 @@ class InspectResult:
     """The critical ones among them."""
     found: tuple[Found, ...]
     """The first of them in the order of the lot, `MOST_FOUND` at most."""
+    swaths: tuple[dict[str, Any], ...] = ()
+    """Of the wafer station: what was measured on each swath of this call, `MOST_FOUND` at most."""
 
 
 def inspect_paths(
@@ -78,6 +81,14 @@ def inspect_paths(
     level: float | None = None,
     reference: str | Path | None = None,
     pair_by: str | None = None,
+    tracks: Sequence[str | Path] = (),
+    product: str | None = None,
+    pitch_um: float | None = None,
+    layout: str | Path | None = None,
+    objective: str | None = None,
+    layer: str | None = None,
+    clearance_um: float | None = None,
+    height_format: str | None = None,
     maps: bool = True,
     workers: int = 2,
     chunk: int | None = None,
@@ -98,6 +109,14 @@ def inspect_paths(
         reference: a good image, or a folder of them, to compare with instead of what the bundle holds; golden
             recipes only.
         pair_by: `{}_test.jpg:{}_temp.jpg`: how the name of an image gives that of its reference; golden recipes only.
+        tracks: stage traces, or labels of `prepare sync`, one a swath in the order of the lot; wafer recipes only.
+        product: nominal stack as `310:318,636`: thickness of a die and tops of its levels [um]; wafer recipes only.
+        pitch_um: of the images; a simulated set tells its own; wafer recipes only [um]
+        layout: table of where each swath lies on the stage; they are then stitched; wafer recipes only.
+        objective: for which focus is planned, as `20x`; wafer recipes only.
+        layer: what is to be in focus: `top`, `carrier`, `all` or the number of a level; wafer recipes only.
+        clearance_um: kept above the upper bound of the highest place; wafer recipes only [um]
+        height_format: as `tif,gwy,x3p`; wafer recipes only.
         maps: write the height maps, or the overlays of what was found.
         workers: threads; two use two cores.
         chunk: images that are worked on and stored together; as suits the station if None.
@@ -128,8 +147,21 @@ def inspect_paths(
         "level": level,
         "reference": reference,
         "pair_by": pair_by,
+        "tracks": tracks,
+        "product": product,
+        "pitch_um": pitch_um,
+        "layout": layout,
+        "objective": objective,
+        "layer": layer,
+        "clearance_um": clearance_um,
+        "height_format": height_format,
     }
-    work = work_of(opened, out, maps, {name: value for name, value in told_options.items() if value not in (None, ())})
+    work = work_of(
+        opened,
+        out,
+        maps,
+        {name: value for name, value in told_options.items() if value is not None and value != () and value != []},
+    )
     chunk = work.chunk if chunk is None else chunk
     make_folder(out, fresh, store)
     options = {**work.options(), "chunk": chunk, "version": __version__}
@@ -166,6 +198,7 @@ def inspect_paths(
                 write_findings_csv(database, run, out / FINDINGS)
                 write_findings_coco(database, run, out / COCO)
             write_results_csv(database, run, out / RESULTS, work.columns)
+        swaths = tuple(work.finish(plan)[:MOST_FOUND])
         counted = database.counts(run)
         verdicts, quarantined = Counter({"OK": 0, "review": 0, "NG": 0}), 0
         for (status, verdict), count in counted.items():
@@ -191,6 +224,7 @@ def inspect_paths(
             findings,
             critical,
             found,
+            swaths,
         )
         log(f"done: {worked} images in {seconds:.1f} s, {rate:.0f}/s; {quarantined} quarantined; {dict(verdicts)}")
     if missing or card.results.get("state") != "done":

@@ -14,9 +14,19 @@ from waferlens.store.rows import ImageResult
 OPTIONS = {
     "hole": ("limits", "pixel_nm", "depth_nm_per_grey", "level"),
     "golden": ("reference", "pair_by"),
+    "wafer": (
+        "tracks",
+        "product",
+        "pitch_um",
+        "layout",
+        "objective",
+        "layer",
+        "clearance_um",
+        "height_format",
+    ),
 }
 """What may be asked of each station."""
-_SPOKEN = {"limits": "limit"}  # as the command line calls it
+_SPOKEN = {"limits": "limit", "tracks": "track"}  # as the command line calls it
 
 
 class Work(Protocol):
@@ -50,6 +60,9 @@ class Work(Protocol):
     def results(self, chunk: int, first: int, items: Sequence[Item]) -> list[ImageResult]:
         """One result an image, in order; images that cannot be used are quarantined with their reason."""
 
+    def finish(self, plan: Plan) -> list[dict[str, Any]]:
+        """What is left to do when all chunks are stored; returns what is said of single images at the end."""
+
 
 def work_of(bundle: Bundle, out: Path, maps: bool, options: Mapping[str, Any]) -> Work:
     """The work of a bundle, its options checked.
@@ -76,6 +89,10 @@ def work_of(bundle: Bundle, out: Path, maps: bool, options: Mapping[str, Any]) -
         from waferlens.inspect.golden import golden_work
 
         return golden_work(bundle, out, overlays=maps, **options)
+    if station == "wafer":
+        from waferlens.inspect.wafer import wafer_work
+
+        return wafer_work(bundle, out, maps=maps, **options)
     from waferlens.inspect.hole import hole_work
 
     return hole_work(bundle, out, maps=maps, **options)
