@@ -1,7 +1,7 @@
 """A small bundle of the wafer station whose answers can be worked out by hand, and swaths for it.
 
-height = 500 * mean(image, 3x3) + 0.1 * track + 0.01 * thickness, sigma = 1 + 5 * image. What is brighter than 0.5 is die,
-than 0.2 the site of a missing die, the rest street. It needs no training: only `onnx` to be written.
+height = 500 * mean(image, 3x3) + 0.1 * track + 0.01 * thickness, sigma = 1 + 5 * image. Brighter than 0.5 is die, than
+0.2 the site of a missing die, the rest street. It needs no training: only `onnx` to be written.
 """
 
 from __future__ import annotations
