@@ -339,3 +339,18 @@ def test_json_tells_each_swath(tmp_path: Path, bundle: Path, capsys: pytest.Capt
     assert swath["dies_present"] == 8
     assert swath["mpx_per_s"] > 0
     assert swath["map"] == "maps/000000_a/height.tif"
+
+
+def test_a_swath_without_wafer_has_no_numbers(tmp_path: Path, bundle: Path) -> None:
+    image = write_swath(tmp_path / "dark.tif", np.full((100, 400), 0.003))
+    inspect_paths([image], bundle, tmp_path / "out", pitch_um=PITCH_UM)
+    (row,) = rows(tmp_path / "out")
+    assert row["top_um"] == ""
+    assert row["safe_um"] == ""
+    assert float(row["known_share"]) == 0
+    folder = tmp_path / "out/maps/000000_dark"
+    flat = json.loads((folder / "flatness.json").read_text())
+    assert set(flat["numbers_um"].values()) == {None}
+    plan = json.loads((folder / "focus.json").read_text())
+    assert {field["state"] for field in plan["fields"]} == {"no data"}
+    assert all(field["safe_um"] is None for field in plan["fields"])

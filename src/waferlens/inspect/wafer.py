@@ -22,6 +22,7 @@ from waferlens.bundle.wafer_calibration import NORMAL_90
 from waferlens.errors import InputError, UsageError
 from waferlens.inspect.decoded import printable
 from waferlens.inspect.die_table import write_die_map, write_focus_plan
+from waferlens.inspect.flatness_table import write_flatness
 from waferlens.inspect.folder import MAPS, STITCHED, overlay_name
 from waferlens.inspect.plan import Item, Plan
 from waferlens.inspect.stitching import stitch
@@ -37,12 +38,16 @@ from waferlens.inspect.swath_files import (
 )
 from waferlens.inspect.swath_map import SwathMap, swath_map
 from waferlens.ops.die_map import DieMap, die_map
+from waferlens.ops.flatness import flatness
+from waferlens.ops.flatness_record import Flatness
 from waferlens.ops.focus_plan import OBJECTIVES, FocusPlan, Layer, focus_plan
 from waferlens.records import Product
 from waferlens.store.rows import OK, QUARANTINED, ImageResult, Number
 
 TOP_SHARE = 0.02
 """The top of a map is the height that this share of it exceeds: lower than any single pixel, higher than any die."""
+SITE_MM = 5.0
+"""Side of the sites whose flatness is told; maps that are smaller have none [mm]"""
 LEVEL = 0.9
 """Coverage of the intervals."""
 
@@ -64,6 +69,7 @@ class Found:
 
     dies: DieMap | None
     plan: FocusPlan
+    flatness: Flatness
     numbers: list[Number]
 
 
@@ -166,7 +172,10 @@ class WaferWork:
             clearance_um=options.clearance_um,
             coverage=LEVEL,
         )
-        return Found(dies, plan, _numbers(swath, dies, plan, options.clearance_um))
+        h, w = swath.height_um.shape
+        sites = (SITE_MM, SITE_MM) if min(h, w) * swath.pitch_um > 1000 * SITE_MM else None
+        flat = flatness(swath.height_um, swath.pitch_um, site_mm=sites)
+        return Found(dies, plan, flat, _numbers(swath, dies, plan, options.clearance_um))
 
     def write(
         self, folder: Path, swath: SwathMap, found: Found, facts: SwathFacts | None, path: str, began: float
@@ -181,6 +190,7 @@ class WaferWork:
         if found.dies is not None:
             write_die_map(beside / "dies.csv", beside / "dies.json", found.dies)
         write_focus_plan(beside / "focus.csv", beside / "focus.json", found.plan)
+        write_flatness(beside / "flatness.csv", beside / "flatness.json", found.flatness)
         seconds = time.perf_counter() - began
         h, w = swath.height_um.shape
         write_json(
