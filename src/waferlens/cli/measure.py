@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from waferlens.cli.measure_flatness import FlatnessOptions, run_flatness
 from waferlens.cli.output import emit_json, make_folder, progress, say
 from waferlens.errors import InputError, MissingExtraError, UsageError
 
@@ -25,6 +26,13 @@ class Level(StrEnum):
     three_points = "three-points"
     robust = "robust"
     none = "none"
+
+
+class Held(StrEnum):
+    """How a wafer was held when its surface was measured."""
+
+    free = "free"
+    vacuum = "vacuum"
 
 
 class Form(StrEnum):
@@ -64,13 +72,90 @@ def measure(
     figures: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Draw map and profiles of each file as PNG into this folder.")
     ] = None,
+    flatness: Annotated[
+        bool, typer.Option("--flatness", help="Measure flatness over the map and in sites instead of roughness.")
+    ] = False,
+    site: Annotated[
+        str | None, typer.Option(metavar="WxH", help="With --flatness: size of a site, as 25x25 [mm]")
+    ] = None,
+    site_offset: Annotated[
+        str | None, typer.Option(metavar="X,Y", help="With --flatness: moves the grid of sites [mm]")
+    ] = None,
+    partial_sites: Annotated[
+        bool, typer.Option("--partial-sites", help="With --flatness: measure sites that the edge cuts, too.")
+    ] = False,
+    edge_exclusion: Annotated[
+        float, typer.Option(metavar="MM", help="With --flatness: left out along the edge of wafer or map [mm]")
+    ] = 0.0,
+    wafer_mm: Annotated[
+        float | None,
+        typer.Option(
+            metavar="MM", help="With --flatness: diameter of the wafer; found where the map shows a disc [mm]"
+        ),
+    ] = None,
+    wafer_centre_mm: Annotated[
+        str | None, typer.Option(metavar="X,Y", help="Centre of the wafer; by default the middle of the map [mm]")
+    ] = None,
+    chuck: Annotated[
+        Held | None,
+        typer.Option(help="With --flatness: declares how the wafer was held, which gives BOW, WARP, or GFLR, SFQR."),
+    ] = None,
+    thickness_map: Annotated[
+        bool, typer.Option("--thickness-map", help="With --flatness: declares that heights are thicknesses: TTV, GBIR.")
+    ] = False,
+    least_known: Annotated[
+        float | None, typer.Option(metavar="SHARE", help="With --flatness: share of pixels a number needs (0.8).")
+    ] = None,
+    product: Annotated[
+        str | None,
+        typer.Option(metavar="T:TOP[,TOP]", help="With --flatness: stack of the dies; measures their steps [um]"),
+    ] = None,
+    image: Annotated[
+        Path | None, typer.Option(help="With --product: image of the same grid, which refines the edges of the dies.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="With --flatness: tables, JSON and a picture of each file.")
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print a machine-readable result on standard output.")] = False,
 ) -> None:
     """Level and measure height maps: valid fraction, tilt, range, rms, Sa, Sq, Sp, Sv, Sz, Ssk, Sku.
 
+    With --flatness: range and deviation from planes over the map and in each site, bow and warp, steps of dies.
+
     A file that is no height map is named with the reason; the others are measured all the same, and the exit status
     is 1.
     """
+    wanted = FlatnessOptions(
+        site, site_offset, partial_sites, edge_exclusion, wafer_mm, wafer_centre_mm,
+        None if chuck is None else chuck.value, thickness_map, least_known, product, image, out,
+    )  # fmt: skip
+    if flatness:
+        changed = {
+            "--level": level is not Level.least_squares,
+            "--form": form is not Form.none,
+            "--s-filter-um": s_filter_um is not None,
+            "--l-filter-um": l_filter_um is not None,
+            "--outliers": outliers,
+            "--trim-percent": trim_percent is not None,
+        }
+        if any(changed.values()):
+            asked = ", ".join(option for option, given in changed.items() if given)
+            raise UsageError(f"--flatness is of the surface as it is, all of it: leave out {asked}")
+        if figures is not None:
+            raise UsageError("--flatness writes its picture with its tables: give --out instead of --figures")
+        status = run_flatness(
+            files,
+            wanted,
+            points=None if points is None else _points(points),
+            channel=channel,
+            pitch_um=pitch_um,
+            height_unit=height_unit,
+            free_name=_free_name,
+            json=json,
+        )
+        raise typer.Exit(status)
+    if wanted.given():
+        raise UsageError(f"{', '.join(wanted.given())}: only with --flatness")
     # Loaded here and not above: `--help` needs no arrays.
     from waferlens.formats.heightmap import read_height_map
     from waferlens.measure.surface import measurements, prepare_surface

@@ -1,4 +1,4 @@
-"""What flatness tells: of a map its planes and what they leave, of each site its own, and the names that may be used."""
+"""What flatness tells: of a map its planes and what they leave, of each site its own, and the names allowed."""
 
 from __future__ import annotations
 

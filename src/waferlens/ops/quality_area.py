@@ -72,6 +72,8 @@ class QualityArea:
             half = np.sqrt(np.maximum(0.0, half**2 - away**2))
         low = np.floor((x - half) / self.pitch_mm[0] - 0.5 + _SAME).astype(np.int64) + 1
         high = np.ceil((x + half) / self.pitch_mm[0] - 0.5 - _SAME).astype(np.int64)
+        first, last = self.rows()
+        high = np.where((rows >= first) & (rows < last), high, low)
         return low, np.maximum(low, high)
 
     def holds(self, box_mm: tuple[float, float, float, float]) -> bool:
