@@ -17,7 +17,7 @@ from waferlens.records import Product
 
 CLASSES = ("die", "street", "missing")
 """What a pixel shows: a die, the street beside it, or the site of a die that is not there."""
-MULTIPLE_PX = 32
+MULTIPLE_PX = 64
 """Rows and columns are filled up to a multiple of it: the coarsest scale folds as many pixels."""
 PRODUCT_LEVELS = 4
 """Levels of a stack that a network is told of."""

@@ -14,6 +14,10 @@ Known = Literal["objective", "product", "track"]
 """What a line may know beside the image: height of focus a column, nominal stack, auto-focus track."""
 
 
+MOST_FOLD_PX = 64
+"""Pixels that the coarsest scale of a network may fold along each side; images are filled up to a multiple of it."""
+
+
 class WaferInput(Section):
     """What the network is shown."""
 
@@ -83,7 +87,7 @@ class WaferTrain(Train):
     """How weights follow their gradients."""
     momentum: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.9
     """Of sgd."""
-    crop_px: Annotated[int, Field(ge=32, multiple_of=32)] | None = None
+    crop_px: Annotated[int, Field(ge=64, multiple_of=64)] | None = None
     """Columns cut from each field in training; rows are kept, for the track saw them all; null takes all of it [px]"""
     forget_known: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.3
     """Share of the fields for which each of `input.known` is hidden, one by one, so that each may be missing."""
@@ -123,6 +127,10 @@ class WaferRecipe(Recipe):
             faults.append(("loss.supervision", "NYU Depth v2 has no auto-focus track; set dense"))
         if self.model.kind == "wafer-fast" and len(self.model.widths) != len(self.model.blocks):
             faults.append(("model.blocks", f"{len(self.model.widths)} widths need as many blocks"))
+        if self.model.kind == "wafer-fast" and self.model.unshuffle * 2 ** (len(self.model.widths) - 1) > MOST_FOLD_PX:
+            faults.append(
+                ("model.widths", f"unshuffle and scales may fold {MOST_FOLD_PX} px at the most; leave one out")
+            )
         if faults:
             raise disagreement(faults)
         return self

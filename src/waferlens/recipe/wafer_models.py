@@ -21,9 +21,9 @@ class WaferFast(Section):
     """Which network."""
     unshuffle: Literal[2, 4, 8] = 4
     """Side of the block of pixels folded into channels at the entrance [px]"""
-    widths: tuple[Channels, ...] = Field(default=(32, 48, 64, 96), min_length=2)
+    widths: tuple[Channels, ...] = Field(default=(32, 48, 64, 80, 96), min_length=2)
     """Channels at each scale, each at half the resolution of the one before; multiples of 16 run fastest."""
-    blocks: tuple[Blocks, ...] = Field(default=(2, 2, 3, 4), min_length=2)
+    blocks: tuple[Blocks, ...] = Field(default=(1, 1, 2, 2, 2), min_length=2)
     """Convolutions at each scale on the way down; the way up has the same."""
 
 
