@@ -11,7 +11,7 @@ from jaxtyping import Float32
 
 from waferlens.bundle.files import CALIBRATION, Bundle
 from waferlens.bundle.session import session_options
-from waferlens.bundle.wafer_calibration import NORMAL_90, SIGMA_LEVEL, WaferCalibration
+from waferlens.bundle.wafer_calibration import NORMAL_90, SIGMA_LEVEL, WaferCalibration, group_of, told_of
 from waferlens.errors import BundleError, UsageError
 from waferlens.records import Product
 
@@ -35,6 +35,8 @@ class Predicted:
     """Shares of `CLASSES`; None if the network tells none."""
     raw_sigma_um: Float32[np.ndarray, "h w"] | None
     """As the network says it, before its calibration [um]"""
+    told: int
+    """What the network was told beside the image, as `told_of` numbers it."""
 
 
 class WaferSession:
@@ -118,6 +120,10 @@ class WaferSession:
             )[np.newaxis]
             fed["product"] = product_facts(product if "product" in self.known else None)[np.newaxis]
         found = dict(zip(self._outputs, self._session.run(self._outputs, fed), strict=True))
+        told = told_of(
+            product=product is not None and "product" in self.known,
+            track=track_z_um is not None and "track" in self.known and bool(np.isfinite(track_z_um).any()),
+        )
         height, raw = found["height"][0, 0, :h, :w], None
         classes = None if "classes" not in found else _full_size(found["classes"][0], h, w)
         sigma = None
@@ -125,9 +131,9 @@ class WaferSession:
             raw = np.ascontiguousarray(found["sigma"][0, 0, :h, :w])
             sigma = raw
             if self.calibration.quantiles:
-                kind = None if classes is None else classes.argmax(axis=0)
-                sigma = self.calibration.half_width_um(raw, kind, float(SIGMA_LEVEL)) / np.float32(NORMAL_90)
-        return Predicted(np.ascontiguousarray(height), sigma, classes, raw)
+                group = group_of(None if classes is None else classes.argmax(axis=0), told)
+                sigma = self.calibration.half_width_um(raw, group, float(SIGMA_LEVEL)) / np.float32(NORMAL_90)
+        return Predicted(np.ascontiguousarray(height), sigma, classes, raw, told)
 
     def half_width_um(self, predicted: Predicted, level: float) -> Float32[np.ndarray, "h w"]:
         """Half-width of the interval of every pixel [um].
@@ -137,8 +143,8 @@ class WaferSession:
         """
         if predicted.raw_sigma_um is None:
             raise UsageError("this network tells no sigma, so there are no intervals")
-        kind = None if predicted.classes is None else predicted.classes.argmax(axis=0)
-        return self.calibration.half_width_um(predicted.raw_sigma_um, kind, level)
+        group = group_of(None if predicted.classes is None else predicted.classes.argmax(axis=0), predicted.told)
+        return self.calibration.half_width_um(predicted.raw_sigma_um, group, level)
 
 
 def column_facts(

@@ -1,9 +1,9 @@
 """What makes the sigma of a wafer's height map honest: a factor for each kind of pixel, measured on wafers that taught
 the network nothing.
 
-Pixels are sorted by the class the network gives them (die, street, missing die) and by how sure it says it is; each
-group has its own quantile of |error| / sigma. One factor for all would be right on average only: too wide where the
-picture tells the height, too narrow where it cannot know.
+Pixels are sorted by what the network was told (the product, the track, both, or neither), by the class it gives them
+(die, street, missing die) and by how sure it says it is; each group has its own quantile of |error| / sigma. One factor
+for all would be right on average only: too wide where the picture tells the height, too narrow where it cannot know.
 
 Source: Mondrian conformal prediction: Vovk, Gammerman, Shafer, "Algorithmic learning in a random world" (2005),
 section 4.5; |error| / sigma as the score: Lei et al., JASA 113 (2018) 1094.
@@ -27,14 +27,36 @@ SIGMA_LEVEL = "0.9"
 """The level whose half-width, over `NORMAL_90`, is told as sigma."""
 
 
+TOLD = 4
+"""What a network may be told, as `told_of` numbers it."""
+KINDS = 3
+"""Classes of pixels."""
+
+
+def told_of(*, product: bool, track: bool) -> int:
+    """Number of what a network was told; the height of focus without a track tells little."""
+    return int(product) + 2 * int(track)
+
+
+def group_of(kind: Int64[np.ndarray, "h w"] | None, told: int) -> Int64[np.ndarray, "h w"] | None:
+    """Groups of pixels by their class and by what the network was told.
+
+    Args:
+        kind: Class of each pixel, by number; None if the network tells none.
+        told: As `told_of` numbers it.
+    """
+    return None if kind is None else kind.astype(np.int64) + KINDS * told
+
+
 @dataclass(frozen=True, slots=True)
 class WaferCalibration:
     """Factors on the network's sigma by group, and where they came from."""
 
     sigma_edges_um: Sequence[Sequence[float]] = ((),)
-    """Inner edges of the bins of sigma, one row a class; one row for networks without classes [um]"""
+    """Inner edges of the bins of sigma, one row a group as `group_of` numbers them; one row for networks that tell no
+    classes [um]"""
     quantiles: Mapping[str, Sequence[Sequence[float]]] = field(default_factory=dict)
-    """By level as "0.9": of each class and bin, the quantile of |error| / sigma."""
+    """By level as "0.9": of each group and bin, the quantile of |error| / sigma."""
     constant_um: Mapping[str, float] = field(default_factory=dict)
     """By level: half-width of the best interval of constant width, to judge ours by [um]"""
     data: Mapping[str, Any] = field(default_factory=dict)
@@ -56,25 +78,32 @@ class WaferCalibration:
         return WaferCalibration(told["sigma_edges_um"], told["quantiles"], told["constant_um"], told["data"])
 
     def groups(
-        self, sigma_um: Float32[np.ndarray, " n"], kind: Int64[np.ndarray, " n"] | None
+        self, sigma_um: Float32[np.ndarray, " n"], group: Int64[np.ndarray, " n"] | None
     ) -> tuple[Int64[np.ndarray, " n"], Int64[np.ndarray, " n"]]:
-        """Class and bin of each pixel.
+        """Group and bin of each pixel.
 
         Args:
             sigma_um: As the network says it [um]
-            kind: Its class, by number; None if it tells none.
+            group: As `group_of` numbers it; None if the network tells no classes.
         """
-        kind = np.zeros(len(sigma_um), np.int64) if kind is None else kind
+        if group is None or len(self.sigma_edges_um) == 1:
+            group = np.zeros(len(sigma_um), np.int64)
         bins = np.zeros(len(sigma_um), np.int64)
         for one, edges in enumerate(self.sigma_edges_um):
-            here = kind == one
-            bins[here] = np.searchsorted(np.asarray(edges, np.float32), sigma_um[here], side="right")
-        return kind, bins
+            here = group == one
+            if here.any():
+                bins[here] = np.searchsorted(np.asarray(edges, np.float32), sigma_um[here], side="right")
+        return group, bins
 
     def half_width_um(
-        self, sigma_um: Float32[np.ndarray, "h w"], kind: Int64[np.ndarray, "h w"] | None, level: float
+        self, sigma_um: Float32[np.ndarray, "h w"], group: Int64[np.ndarray, "h w"] | None, level: float
     ) -> Float32[np.ndarray, "h w"]:
         """Half-width of the interval of every pixel [um].
+
+        Args:
+            sigma_um: As the network says it [um]
+            group: As `group_of` numbers it; None if the network tells no classes.
+            level: Coverage.
 
         Raises:
             UsageError: the level is not calibrated.
@@ -85,5 +114,5 @@ class WaferCalibration:
             raise UsageError(f"no intervals of level {level:g} in this bundle; calibrated: {known}")
         told = self.quantiles[key]  # classes that came seldom have fewer bins
         factors = np.array([[*row, *row[-1:] * (max(map(len, told)) - len(row))] for row in told], np.float32)
-        rows, bins = self.groups(sigma_um.ravel(), None if kind is None else kind.ravel())
+        rows, bins = self.groups(sigma_um.ravel(), None if group is None else group.ravel())
         return (sigma_um.ravel() * factors[rows, bins]).reshape(sigma_um.shape)

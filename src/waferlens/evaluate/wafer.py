@@ -128,7 +128,7 @@ def _add_heights(tally: Tally, one: Field, told: FieldPrediction, session: Wafer
         half = (
             told.half_width_um
             if level == min(LEVELS)
-            else session.calibration.half_width_um(told.raw_sigma_um, told.kinds, level)
+            else session.calibration.half_width_um(told.raw_sigma_um, told.group, level)
         )
         inside = error <= half
         name = f"{round(100 * level)}"

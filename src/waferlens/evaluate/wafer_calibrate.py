@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32, Int64
 
-from waferlens.bundle.wafer import CLASSES, WaferSession
-from waferlens.bundle.wafer_calibration import WaferCalibration
+from waferlens.bundle.wafer import WaferSession
+from waferlens.bundle.wafer_calibration import KINDS, TOLD, WaferCalibration
 from waferlens.errors import UsageError
 from waferlens.evaluate.intervals import conformal_quantile
 from waferlens.evaluate.wafer_fields import predicted
@@ -35,7 +35,7 @@ def fit_wafer_calibration(
     data: dict[str, Any],
     advance: Callable[[int], None] | None = None,
 ) -> WaferCalibration:
-    """The factors on sigma, by predicted class and bin of sigma.
+    """The factors on sigma, by what was told, predicted class and bin of sigma.
 
     Args:
         session: Of a bundle without calibration.
@@ -47,7 +47,7 @@ def fit_wafer_calibration(
     Raises:
         UsageError: there is no field with truth, or too few for a level.
     """
-    errors, sigmas, kinds = [], [], []
+    errors, sigmas, groups = [], [], []
     sets = [known for known in KNOWN_SETS if set(known) <= set(session.known)]
     for field in fields:
         if field.height_um is None:
@@ -59,27 +59,28 @@ def fit_wafer_calibration(
             cut = (slice(None, None, STEP_PX), slice(None, None, STEP_PX))
             errors.append(np.abs(told.height_um - field.height_um)[cut].ravel())
             sigmas.append(told.raw_sigma_um[cut].ravel())
-            kinds.append(np.zeros(errors[-1].shape, np.int64) if told.kinds is None else told.kinds[cut].ravel())
+            group = told.group
+            groups.append(np.zeros(errors[-1].shape, np.int64) if group is None else group[cut].ravel())
         if advance is not None:
             advance(1)
     if not errors:
         raise UsageError(f"no field of {data.get('folder', 'the data')} has dense truth to calibrate on")
-    return _fitted(np.concatenate(errors), np.concatenate(sigmas), np.concatenate(kinds), levels, data)
+    return _fitted(np.concatenate(errors), np.concatenate(sigmas), np.concatenate(groups), levels, data)
 
 
 def _fitted(
     error: Float32[np.ndarray, " n"],
     sigma: Float32[np.ndarray, " n"],
-    kind: Int64[np.ndarray, " n"],
+    group: Int64[np.ndarray, " n"],
     levels: Sequence[float],
     data: dict[str, Any],
 ) -> WaferCalibration:
     ratio = error / sigma
-    rows = len(CLASSES) if kind.any() else 1
+    rows = KINDS * TOLD if group.any() else 1
     edges: list[list[float]] = []
     quantiles: dict[str, list[list[float]]] = {f"{level:g}": [] for level in levels}
     for one in range(rows):
-        here = kind == one
+        here = group == one
         count = int(here.sum())
         bins = max(1, min(BINS, count // LEAST_PIXELS))
         inner = np.unique(np.quantile(sigma[here], np.arange(1, bins) / bins)) if count else np.empty(0)
@@ -89,7 +90,7 @@ def _fitted(
             row = []
             for number in range(len(inner) + 1):
                 scores = ratio[here][place == number]
-                # a class that never came has no scores of its own: the factor of all pixels
+                # a group that hardly came has no scores of its own: the factor of all pixels
                 row.append(conformal_quantile(scores if len(scores) >= LEAST_PIXELS else ratio, level))
             quantiles[f"{level:g}"].append(row)
     constant = {f"{level:g}": float(np.quantile(error, level)) for level in levels}

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float32, Int64
 
 from waferlens.bundle.wafer import WaferSession
+from waferlens.bundle.wafer_calibration import group_of
 from waferlens.load.wafer import Field
 from waferlens.prepare.wafer_input import Shown, shown
 
@@ -27,6 +28,13 @@ class FieldPrediction:
     """The most likely of `CLASSES`."""
     classes: Float32[np.ndarray, "3 h w"] | None
     shown: Shown
+    told: int
+    """What the network was told, as `bundle.wafer_calibration.told_of` numbers it."""
+
+    @property
+    def group(self) -> Int64[np.ndarray, "h w"] | None:
+        """The group of each pixel in the calibration."""
+        return group_of(self.kinds, self.told)
 
 
 def predicted(
@@ -66,4 +74,4 @@ def predicted(
     if classes is not None and classes.shape[1:] != size:
         classes = np.stack([back(np.ascontiguousarray(share)) for share in classes])
     kinds = None if classes is None else classes.argmax(axis=0)
-    return FieldPrediction(back(told.height_um), back(told.raw_sigma_um), back(half), kinds, classes, seen)
+    return FieldPrediction(back(told.height_um), back(told.raw_sigma_um), back(half), kinds, classes, seen, told.told)
