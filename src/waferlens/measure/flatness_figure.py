@@ -130,8 +130,9 @@ def _sites(axes: Axes, flat: Flatness) -> None:
         )
         if len(flat.sites) <= _MOST_NUMBERS and site.range_um is not None:
             dark = scale(site.range_um) < 0.6
+            middle = (0.5 * (x0 + x1), 0.5 * (y0 + y1))
             axes.text(
-                0.5 * (x0 + x1), 0.5 * (y0 + y1), f"{site.range_um:.3g}", ha="center", va="center", fontsize=7, rotation=turn,
+                *middle, f"{site.range_um:.3g}", ha="center", va="center", rotation=turn, fontsize=7,
                 color="white" if dark else _INK, clip_on=True,
             )  # fmt: skip
     bar = axes.figure.colorbar(ScalarMappable(scale, colours), ax=axes, shrink=0.8)

@@ -10,7 +10,7 @@ Lengths are in mm from the outer edge of the first pixel, x to the right and y d
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Bool, Float, Int64
@@ -194,7 +194,7 @@ def sites(area: QualityArea, site_mm: tuple[float, float], offset_mm: tuple[floa
                 f"{named} is larger than the area of {size[0]:g} x {size[1]:g} mm that the edge exclusion leaves; "
                 "state smaller sites"
             )
-        if site_mm[axis] < LEAST_SITE_PX * area.pitch_mm[axis]:
+        if site_mm[axis] < LEAST_SITE_PX * area.pitch_mm[axis] * (1 - _SAME):
             raise UsageError(
                 f"{named} has fewer than {LEAST_SITE_PX} px of {area.pitch_mm[axis]:g} mm on a side; sites are in mm"
             )
@@ -216,7 +216,9 @@ def sites(area: QualityArea, site_mm: tuple[float, float], offset_mm: tuple[floa
             cell = _cell(area, row, column, box)
             if cell.inside_px:
                 found.append(cell)
-    return found
+    # a strip at the border that holds no centre of a pixel is no row and no column
+    row, column = min((cell.row for cell in found), default=0), min((cell.column for cell in found), default=0)
+    return [replace(cell, row=cell.row - row, column=cell.column - column) for cell in found]
 
 
 def whole(area: QualityArea) -> Cell:

@@ -32,6 +32,7 @@ STREET_UM = 250.0
 _SECTORS = 16  # of the street round a die, left out in turn
 _TILES = 4  # on a side of a plateau
 _LEAST_PX = 30  # of street, and of a plateau
+_LEAST_SIDE_PX = 10  # of street on a side
 _LEAST_SECTORS = 4
 _SAMPLES = 40_000  # pixels of a plateau, or of a side of the street, that are looked at
 
@@ -124,12 +125,14 @@ def _of_die(
     street_um, clear_um, least = limits
     if not die.levels:
         return [StepHeight(number, 0, die.box_um, None, None, 0.0, 0.0, "its levels are not known")]
-    (x, y, z), share, seen = _street(height_um, pitch_um, valid, die.box_um, taken, street_um, clear_um)
+    street, share, seen, sides = _street(height_um, pitch_um, valid, die.box_um, taken, street_um, clear_um)
     why = ""
     if seen < _LEAST_PX:
         why = f"{seen} px of street lie beside it in the map; {_LEAST_PX} are needed"
     elif share < least:
         why = f"{100 * share:.3g} % of the street beside it known; {100 * least:.3g} % are needed"
+    elif sides < 2:
+        why = "the street lies on one side of it only, and no plane can be laid through it"
     steps = []
     for level, (x0, y0, x1, y1, _) in enumerate(die.levels):
         box = (x0, y0, x1, y1)
@@ -142,7 +145,7 @@ def _of_die(
             reason = f"{100 * known:.3g} % of its plateau known; {100 * least:.3g} % are needed"
         step = sigma = None
         if not reason:
-            step, sigma, reason = _step(plateau, (x, y, z))
+            step, sigma, reason = _step(plateau, street)
         steps.append(StepHeight(number, level, box, step, sigma, share, known, reason))
     return steps
 
@@ -155,8 +158,8 @@ def _street(
     taken: np.ndarray,
     street_um: float,
     clear_um: float,
-) -> tuple[Points, float, int]:
-    """Known pixels of the street round a die, their share, and how many there are with those not known."""
+) -> tuple[Points, float, int, int]:
+    """Known pixels of the street round a die, their share, how many with those not known, and on how many sides."""
     outer = (box[0] - street_um, box[1] - street_um, box[2] + street_um, box[3] + street_um)
     low_x, low_y, high_x, high_y = (
         box[0] - clear_um, box[1] - clear_um, box[2] + clear_um, box[3] + clear_um,
@@ -188,7 +191,8 @@ def _street(
         np.concatenate([part[1] for part in parts]),
         np.concatenate([part[2] for part in parts]),
     )
-    return points, len(points[2]) / count if count else 0.0, count
+    beside = sum(len(part[2]) >= _LEAST_SIDE_PX for part in parts)
+    return points, len(points[2]) / count if count else 0.0, count, beside
 
 
 def _plateau(
@@ -235,7 +239,7 @@ def _step(plateau: Points, street: Points) -> tuple[float | None, float | None, 
     sector = _sector(street[0] - middle[0], street[1] - middle[1], x, y)
     present = np.unique(sector)
     if len(present) < _LEAST_SECTORS:
-        return None, None, "the street lies on one side of it only, and no plane can be laid through it"
+        return None, None, "the street beside it is too short to lay a plane through it"
     parts = [_sums(street, sector == number, middle, origin) for number in present]
     total = Sums(*middle, np.sum([part.moments for part in parts], axis=0))
     plane = total.plane()
