@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from waferlens.bundle.wafer import MULTIPLE_PX
 from waferlens.models.autoencoder import Autoencoder as AutoencoderNet
 from waferlens.models.depth import DepthNet
 from waferlens.models.fusion import fuse
@@ -79,7 +80,7 @@ def describe(recipe: HoleRecipe | WaferRecipe) -> dict[str, Any]:
     if isinstance(recipe, WaferRecipe):
         network = build_wafer(recipe)
         if network.facts:  # it takes multiples of its coarsest fold
-            h, w = h + (-h) % 32, w + (-w) % 32
+            h, w = h + (-h) % MULTIPLE_PX, w + (-w) % MULTIPLE_PX
             inputs = (torch.zeros(1, recipe.input.channels, h, w), torch.zeros(1, 4, w), torch.zeros(1, 6))
         else:
             inputs = (torch.zeros(1, recipe.input.channels, h, w),)

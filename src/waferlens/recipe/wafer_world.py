@@ -90,9 +90,9 @@ class Interconnect(Section):
     """Pillars, bumps and pads on the top level."""
 
     pillar_share: Fraction = 0.45
-    """Share of products with an array of copper pillars."""
+    """Share of the products without pad rows that have an array of copper pillars."""
     solder_share: Fraction = 0.25
-    """Share of products with an array of solder domes."""
+    """Share of the products without pad rows that have an array of solder domes."""
     pad_row_share: Fraction = 0.6
     """Share of products with rows of pads, each with a bump."""
     pillar_diameter_um: Range = (20.0, 32.0)

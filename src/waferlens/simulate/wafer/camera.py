@@ -20,6 +20,8 @@ WHITE = 0.9
 FULL_SCALE = 65535.0
 ROW_KNOTS = 512
 """Independent gains along the line; between them they are interpolated, so that every grid sees the same pattern."""
+PARTS = 8
+"""Of a row, over which its gain is averaged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +56,13 @@ def acquire(
     h = ideal.shape[0]
     light = _smeared(ideal, camera.smear_um / pitch_um)
     light = light * np.float32(1 - camera.glare) + np.float32(camera.glare * float(light.mean()))
-    y = (np.arange(h, dtype=np.float64) + 0.5) / h
+    y = (np.arange(h * PARTS, dtype=np.float64) + 0.5) / (h * PARTS)
     bend, slope = instrument.uniform(-1, 1, 2)
     shade = 1 + camera.shading * (0.7 * bend * (4 * (y - 0.5) ** 2 - 1 / 3) + 0.6 * slope * (y - 0.5))
     gains = 1 + camera.tdi_row_noise * instrument.standard_normal(ROW_KNOTS)
     rows = np.interp(y * ROW_KNOTS - 0.5, np.arange(ROW_KNOTS), gains)
-    electrons = light * (camera.full_well_e / WHITE * shade * rows)[:, np.newaxis].astype(np.float32)
+    gain = camera.full_well_e / WHITE * (shade * rows).reshape(h, PARTS).mean(axis=1)
+    electrons = light * gain[:, np.newaxis].astype(np.float32)
     if noise is not None:
         averaged = NATIVE_PITCH_UM / pitch_um
         spread = np.sqrt(np.maximum(electrons, 0) + np.float32(camera.read_e**2)) * np.float32(averaged)
@@ -71,12 +74,13 @@ def acquire(
 
 
 def _smeared(image: Float32[np.ndarray, "h w"], length_px: float) -> Float32[np.ndarray, "h w"]:
-    """A mean over a length along x, parts of pixels included."""
+    """A mean over a length along x; the image between its pixels is a cubic, so parts of pixels are exact in rms."""
     if length_px < 1e-3:
         return image
-    half = math.ceil(0.5 * length_px + 0.5)
-    edges = np.arange(-half, half + 2) - 0.5
-    kernel = np.clip(np.minimum(edges[1:], length_px / 2) - np.maximum(edges[:-1], -length_px / 2), 0, None)
-    # a pixel that moves by less than its width is smeared over itself and its two neighbours
-    box = np.convolve(kernel / kernel.sum(), [1.0])
-    return cv2.filter2D(image, -1, box[np.newaxis].astype(np.float32), borderType=cv2.BORDER_REFLECT_101)
+    shift = length_px * ((np.arange(64) + 0.5) / 64 - 0.5)
+    half = math.ceil(0.5 * length_px + 1.0)
+    away = np.abs(np.arange(-half, half + 1)[:, np.newaxis] - shift)
+    near, far = (1.5 * away - 2.5) * away**2 + 1.0, ((2.5 - 0.5 * away) * away - 4.0) * away + 2.0
+    kernel = np.where(away < 1, near, np.where(away < 2, far, 0.0)).mean(axis=1)
+    box = (kernel / kernel.sum())[np.newaxis].astype(np.float32)
+    return cv2.filter2D(image, -1, box, borderType=cv2.BORDER_REFLECT_101)

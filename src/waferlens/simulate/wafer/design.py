@@ -52,7 +52,8 @@ class Bumps:
     x_um: np.ndarray
     y_um: np.ndarray
     diameter_um: float
-    height_um: float
+    height_um: np.ndarray
+    """Of each; the same bump of every die is as high."""
     dome: bool
     """Domes of solder; pillars have flat tops."""
     reflectance: float
@@ -247,4 +248,5 @@ def _bumps(
     if not there.any():
         return None
     pads = bool(draw[0] < spec.pad_row_share)
-    return Bumps(grid_x[there], grid_y[there], diameter, height_share * diameter, dome, reflectance, pads)
+    heights = height_share * diameter * (1 + spec.height_std * geometry.standard_normal(int(there.sum())))
+    return Bumps(grid_x[there], grid_y[there], diameter, heights, dome, reflectance, pads)
