@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -125,7 +124,7 @@ class WaferSession:
             track=track_z_um is not None and "track" in self.known and bool(np.isfinite(track_z_um).any()),
         )
         height, raw = found["height"][0, 0, :h, :w], None
-        classes = None if "classes" not in found else _full_size(found["classes"][0], h, w)
+        classes = None if "classes" not in found else _full_size(found["classes"][0], padded.shape[0], h, w)
         sigma = None
         if "sigma" in found:
             raw = np.ascontiguousarray(found["sigma"][0, 0, :h, :w])
@@ -182,9 +181,9 @@ def product_facts(product: Product | None) -> Float32[np.ndarray, " 6"]:
     return np.array([1.0, product.die_thickness_um, *tops], np.float32)
 
 
-def _full_size(classes: Float32[np.ndarray, "3 p q"], h: int, w: int) -> Float32[np.ndarray, "3 h w"]:
-    """Shares of the folded positions at every pixel."""
-    factor = math.ceil(h / classes.shape[1])
+def _full_size(classes: Float32[np.ndarray, "3 p q"], filled: int, h: int, w: int) -> Float32[np.ndarray, "3 h w"]:
+    """Shares of the folded positions at every pixel; `filled` are the rows that the network saw."""
+    factor = filled // classes.shape[1]
     return classes.repeat(factor, axis=1).repeat(factor, axis=2)[:, :h, :w]
 
 
