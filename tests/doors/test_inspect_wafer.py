@@ -288,6 +288,8 @@ def test_an_image_without_pitch_is_not_measured(tmp_path: Path, bundle: Path) ->
         ({"height_format": "png"}, "'png'"),
         ({"pitch_um": -1.0}, "positive"),
         ({"clearance_um": -1.0}, "0 or positive"),
+        ({"limits": ["depth=1:2um"]}, "'depth' is not measured"),
+        ({"limits": ["top=1:2"]}, "no unit"),
         ({"level": 0.9}, "--level means nothing"),
     ],
 )
@@ -354,3 +356,20 @@ def test_a_swath_without_wafer_has_no_numbers(tmp_path: Path, bundle: Path) -> N
     plan = json.loads((folder / "focus.json").read_text())
     assert {field["state"] for field in plan["fields"]} == {"no data"}
     assert all(field["safe_um"] is None for field in plan["fields"])
+
+
+def test_verdicts_need_the_whole_interval(tmp_path: Path, bundle: Path) -> None:
+    image = write_swath(tmp_path / "a.tif", scene(375, 1250))  # two sites without a die, tops near 415 um
+    expected = {
+        ("dies_missing=:2", "top=:800um"): "OK",
+        ("dies_missing=:1",): "NG",
+        ("top=410:800um",): "review",
+        ("top=0.5:0.8mm",): "NG",
+        ("known_share=1:",): "OK",
+    }
+    for number, (limits, verdict) in enumerate(expected.items()):
+        out = tmp_path / f"out{number}"
+        result = inspect_paths([image], bundle, out, pitch_um=PITCH_UM, limits=limits)
+        assert result.verdicts[verdict] == 1, limits
+        assert rows(out)[0]["verdict"] == verdict
+        assert (rows(out)[0]["verdict_reason"] == "") == (verdict == "OK")

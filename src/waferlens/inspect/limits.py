@@ -35,8 +35,12 @@ class Limit:
         return f"{self.name}={':'.join(ends)}{'' if self.unit == '1' else self.unit}"
 
 
-def parse_limit(text: str) -> Limit:
+def parse_limit(text: str, measured: Mapping[str, str] = UNITS) -> Limit:
     """Reads `depth=110:130nm`, `cd50_x=:32nm`, `ellipticity=1.6:2`.
+
+    Args:
+        text: of the limit.
+        measured: units by measurand of the station.
 
     Raises:
         UsageError: the text has another form, or `checked` refuses it.
@@ -50,21 +54,25 @@ def parse_limit(text: str) -> Limit:
             ends.append(float(found[side]) if found[side] else None)
         except ValueError:
             raise UsageError(f"limit '{text}': {found[side]!r} is not a number") from None
-    return checked(Limit(found["name"], ends[0], ends[1], found["unit"] or "1"))
+    return checked(Limit(found["name"], ends[0], ends[1], found["unit"] or "1"), measured)
 
 
-def checked(limit: Limit) -> Limit:
+def checked(limit: Limit, measured: Mapping[str, str] = UNITS) -> Limit:
     """The limit with its unit as the tables spell it.
+
+    Args:
+        limit: as it was read.
+        measured: units by measurand of the station.
 
     Raises:
         UsageError: there is no such measurand, the unit is not one of it, or the sides are missing or crossed.
     """
-    if limit.name not in UNITS:
-        near = difflib.get_close_matches(limit.name, UNITS, n=1, cutoff=0.5)
-        hint = f"did you mean '{near[0]}'?" if near else f"one of {', '.join(UNITS)}"
+    if limit.name not in measured:
+        near = difflib.get_close_matches(limit.name, measured, n=1, cutoff=0.5)
+        hint = f"did you mean '{near[0]}'?" if near else f"one of {', '.join(measured)}"
         raise UsageError(f"limit '{limit}': '{limit.name}' is not measured; {hint}")
     unit = units.canonical(limit.unit)
-    possible = _units_of(limit.name)
+    possible = _units_of(limit.name) if measured is UNITS else [measured[limit.name]]
     if units.dimension(unit) not in {units.dimension(known) for known in possible}:
         instead = "but no unit is given" if unit == "1" else f"not in {limit.unit}"
         raise UsageError(f"limit '{limit}': {limit.name} is told in {' or '.join(possible)}, {instead}")

@@ -15,6 +15,7 @@ OPTIONS = {
     "hole": ("limits", "pixel_nm", "depth_nm_per_grey", "level"),
     "golden": ("reference", "pair_by"),
     "wafer": (
+        "limits",
         "tracks",
         "product",
         "pitch_um",

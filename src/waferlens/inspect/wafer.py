@@ -24,6 +24,7 @@ from waferlens.inspect.decoded import printable
 from waferlens.inspect.die_table import write_die_map, write_focus_plan
 from waferlens.inspect.flatness_table import write_flatness
 from waferlens.inspect.folder import MAPS, STITCHED, overlay_name
+from waferlens.inspect.limits import Limit, checked, parse_limit
 from waferlens.inspect.plan import Item, Plan
 from waferlens.inspect.stitching import stitch
 from waferlens.inspect.swath_facts import SwathFacts, Told, is_truth, parse_product, read_layout, require_tracks
@@ -37,6 +38,7 @@ from waferlens.inspect.swath_files import (
     write_maps,
 )
 from waferlens.inspect.swath_map import SwathMap, swath_map
+from waferlens.inspect.wafer_limits import LIMITED, swath_verdict
 from waferlens.ops.die_map import DieMap, die_map
 from waferlens.ops.flatness import flatness
 from waferlens.ops.flatness_record import Flatness
@@ -83,6 +85,7 @@ class WaferWork:
     formats: tuple[str, ...]
     out: Path
     maps: bool
+    limits: tuple[Limit, ...]
     recorded: dict[str, Any]
     """The options as the run's card has them."""
     done: dict[int, dict[str, Any]] = field(default_factory=dict)
@@ -138,6 +141,7 @@ class WaferWork:
                 continue
             found = self.found(swath, facts.product, facts.na)
             result.measurements = found.numbers
+            result.verdict, result.verdict_reason = swath_verdict(self.limits, found.numbers)
             if self.maps:
                 name = overlay_name(result.item, result.path).removesuffix(".png")
                 result.map_file = f"{MAPS}/{name}/height.tif"
@@ -290,6 +294,7 @@ def wafer_work(
     out: Path,
     *,
     maps: bool = True,
+    limits: Sequence[str | Limit] = (),
     tracks: Sequence[str | Path] = (),
     product: str | None = None,
     pitch_um: float | None = None,
@@ -322,13 +327,22 @@ def wafer_work(
         tuple(Path(track) for track in tracks),
         {} if layout is None else read_layout(Path(layout)),
     )
+    parsed = [parse_limit(one, LIMITED) if isinstance(one, str) else checked(one, LIMITED) for one in limits]
+    named = {limit.name: limit for limit in parsed}
     chosen: Layer = int(layer) if layer.isdecimal() else layer  # type: ignore[assignment]
     recorded = {
-        "maps": maps, "tracks": [str(track) for track in tracks], "product": product, "pitch_um": pitch_um,
-        "layout": None if layout is None else str(layout), "objective": objective, "layer": layer,
-        "clearance_um": clearance_um, "height_format": height_format,
-    }  # fmt: skip
+        "maps": maps,
+        "limits": [str(limit) for limit in named.values()],
+        "tracks": [str(track) for track in tracks],
+        "product": product,
+        "pitch_um": pitch_um,
+        "layout": None if layout is None else str(layout),
+        "objective": objective,
+        "layer": layer,
+        "clearance_um": clearance_um,
+        "height_format": height_format,
+    }
     return WaferWork(
         WaferSession(bundle, threads=2), told, PlanOptions(objective, chosen, clearance_um),
-        parse_formats(height_format), out, maps, recorded,
+        parse_formats(height_format), out, maps, tuple(named.values()), recorded,
     )  # fmt: skip
