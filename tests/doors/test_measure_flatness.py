@@ -150,7 +150,7 @@ def test_steps_between_dies_and_street(dies, tmp_path, capsys):
     assert len((folder / "dies.tif.steps.csv").read_text().splitlines()) == 5
     assert (folder / "dies.tif.dies.json").exists()
     status, out, _ = call(capsys, dies, "--product", "310:312")
-    assert "step of die 0 level 0: 312" in out
+    assert "step of die 3 level 0: 31" in out
 
 
 def test_an_image_refines_the_edges_of_the_dies(dies, tmp_path, capsys):
