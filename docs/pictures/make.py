@@ -11,16 +11,19 @@ import matplotlib
 
 matplotlib.use("Agg")
 import numpy as np
+import PIL.Image
 from matplotlib import pyplot
 
 from waferlens.bundle.calibration import intervals
 from waferlens.bundle.files import open_bundle
 from waferlens.bundle.readout import read_out
 from waferlens.bundle.session import Session
+from waferlens.measure.flatness import measure_flatness
+from waferlens.measure.flatness_figure import draw_flatness
 from waferlens.prepare.geometry import batch_input
 from waferlens.prepare.golden import fit_images
 from waferlens.recipe import load_recipe
-from waferlens.records import Image
+from waferlens.records import HeightMap, Image
 from waferlens.simulate.hole.dataset import hole_world
 from waferlens.simulate.hole.defects import DefectSpec
 from waferlens.simulate.hole.field import FieldSpec, Role
@@ -120,6 +123,22 @@ def golden() -> None:
     pyplot.close(figure)
 
 
+def flatness() -> None:
+    """A free wafer of 300 mm: a bowl with a ripple, a place without data, and its sites of 25 x 25 mm."""
+    y, x = np.mgrid[:600, :600]
+    x, y = (x - 299.5) / 300, (y - 299.5) / 300
+    heights = 40 * (x**2 + 0.6 * y**2) + 3 * x - 7 * y + 3 * np.sin(9 * x) * np.cos(7 * y)
+    heights += 0.05 * np.random.default_rng(0).normal(size=heights.shape)
+    heights[(np.hypot(x, y) > 1) | (np.hypot(x - 0.4, y + 0.3) < 0.12)] = np.nan
+    made = HeightMap(heights, np.isfinite(heights), "um", 0.5, 0.5, "mm")
+    found = measure_flatness(made, site_mm=(25, 25), edge_exclusion_mm=3, chuck="free")
+    path = HERE / "flatness.png"
+    draw_flatness(path, found, "a bowl with a ripple, 300 mm")
+    with PIL.Image.open(path) as drawn:
+        small = drawn.convert("RGB").resize((1100, round(1100 * drawn.height / drawn.width)))
+    small.quantize(256, PIL.Image.Quantize.MAXCOVERAGE).save(path, optimize=True)
+
+
 def _image(one: FieldImage) -> Image:
     return Image(one.pixels, 255.0, path=f"{one.role.name.lower()}/{one.index}")
 
@@ -127,3 +146,4 @@ def _image(one: FieldImage) -> Image:
 if __name__ == "__main__":
     hole()
     golden()
+    flatness()

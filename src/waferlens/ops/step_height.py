@@ -32,6 +32,7 @@ STREET_UM = 250.0
 _SECTORS = 16  # of the street round a die, left out in turn
 _TILES = 4  # on a side of a plateau
 _LEAST_PX = 30  # of street, and of a plateau
+_LEAST_TILE_PX = 4
 _LEAST_SIDE_PX = 10  # of street on a side
 _LEAST_SECTORS = 4
 _SAMPLES = 40_000  # pixels of a plateau, or of a side of the street, that are looked at
@@ -287,9 +288,13 @@ def _plateau_variance(plateau: Points, plane: FittedPlane) -> float:
     span_x, span_y = max(1e-9, float(np.ptp(x))), max(1e-9, float(np.ptp(y)))
     column = np.minimum(_TILES - 1, (_TILES * (x - x.min()) / span_x).astype(int))
     row = np.minimum(_TILES - 1, (_TILES * (y - y.min()) / span_y).astype(int))
-    tiles = [(row == r) & (column == c) for r in range(_TILES) for c in range(_TILES)]
-    tiles = [tile for tile in tiles if tile.sum() >= 4]
-    told = np.array([(x[tile].mean(), y[tile].mean(), float(np.median(left[tile]))) for tile in tiles])
+    tile = (row * _TILES + column).astype(np.uint8)
+    count = np.bincount(tile, minlength=_TILES**2)
+    order = np.argsort(tile, kind="stable")
+    apart = np.split(left[order], np.cumsum(count)[:-1])
+    full = np.flatnonzero(count >= _LEAST_TILE_PX)
+    mean_x, mean_y = (np.bincount(tile, one, _TILES**2)[full] / count[full] for one in (x, y))
+    told = np.column_stack((mean_x, mean_y, [float(np.median(apart[number])) for number in full]))
     if len(told) < 5:
         return float(np.var(left)) / max(1, len(told))
     design = np.column_stack((np.ones(len(told)), told[:, :2] - told[:, :2].mean(axis=0)))
