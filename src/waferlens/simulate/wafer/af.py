@@ -44,7 +44,6 @@ class AfSensor:
     z_ref_um: float = 775.0
     rate_hz: float = 8000.0
     speed_mm_s: float = 182.0
-    na: float = 0.14
 
     @property
     def step_um(self) -> float:
@@ -55,7 +54,6 @@ class AfSensor:
 def column_reading(
     height_um: Float32[np.ndarray, "h w"],
     reflectance: Float32[np.ndarray, "h w"],
-    tan_slope: Float32[np.ndarray, "h w"],
     pitch_um: float,
     sensor: AfSensor,
 ) -> tuple[Float64[np.ndarray, " w"], Float64[np.ndarray, " w"]]:
@@ -63,19 +61,17 @@ def column_reading(
 
     Args:
         height_um: Of each pixel [um]
-        reflectance: Of each pixel.
-        tan_slope: Of each pixel; what is steeper than the sensor's aperture gives no signal.
+        reflectance: Of each pixel, for light that comes back into the pupil, which the sensor shares.
         pitch_um: Of the grid [um]
         sensor: The sensor.
     """
-    signal = reflectance * (tan_slope < math.tan(math.asin(sensor.na)))
     along, across = (max(1, round(side / pitch_um)) for side in sensor.footprint_um)
 
     def footprint(image: np.ndarray) -> np.ndarray:
         return uniform_filter1d(uniform_filter1d(image, across, axis=0, mode="nearest"), along, axis=1, mode="nearest")
 
-    light = footprint(signal)
-    seen = footprint(signal * height_um) / np.maximum(light, 1e-6)
+    light = footprint(reflectance)
+    seen = footprint(reflectance * height_um) / np.maximum(light, 1e-6)
     seen = np.where(light > 1e-6, seen, footprint(height_um))
     highest = seen.max(axis=0)
     weight = np.sqrt(np.maximum(light, 1e-6)) * np.exp((seen - highest) / sensor.softness_um)
@@ -109,7 +105,6 @@ def scan_positions(
 def af_track(
     height_um: Float32[np.ndarray, "h w"],
     reflectance: Float32[np.ndarray, "h w"],
-    tan_slope: Float32[np.ndarray, "h w"],
     pitch_um: float,
     sensor: AfSensor,
     instrument: np.random.Generator,
@@ -123,8 +118,7 @@ def af_track(
 
     Args:
         height_um: Of each pixel; a column without any height is beyond the wafer [um]
-        reflectance: Of each pixel.
-        tan_slope: Of each pixel.
+        reflectance: Of each pixel, for light that comes back into the pupil.
         pitch_um: Of the grid [um]
         sensor: The sensor.
         instrument: Draws the stage's ripple.
@@ -139,7 +133,7 @@ def af_track(
         gone = unknown.all(axis=0)
         off_wafer = gone if off_wafer is None else off_wafer | gone
         height_um, reflectance = np.where(unknown, 0.0, height_um), np.where(unknown, 0.0, reflectance)
-    reading, light = column_reading(height_um, reflectance, tan_slope, pitch_um, sensor)
+    reading, light = column_reading(height_um, reflectance, pitch_um, sensor)
     x = scan_positions(sensor, width * pitch_um, direction, instrument)
     centres = (np.arange(width) + 0.5) * pitch_um
     z, signal = np.interp(x, centres, reading), np.interp(x, centres, light)

@@ -14,7 +14,7 @@ from waferlens.simulate.streams import Stream, stream, uniform
 from waferlens.simulate.wafer.af import AfSensor, af_track, followed_focus
 from waferlens.simulate.wafer.camera import Camera, acquire
 from waferlens.simulate.wafer.design import RADIUS_UM, Design, draw_design
-from waferlens.simulate.wafer.optics import brightfield, defocused
+from waferlens.simulate.wafer.optics import Edges, defocused
 from waferlens.simulate.wafer.otf import Lens
 from waferlens.simulate.wafer.raster import Raster, rasterize
 from waferlens.simulate.wafer.scene import FIELD_UM, draw_scene
@@ -106,18 +106,16 @@ def _drawn(
             **{name: getattr(world.af, name) for name in AfSensor.__dataclass_fields__ if hasattr(world.af, name)},
             "lag_ms": lag,
             "latency_samples": latency,
-            "na": spec.na,
         }
     )
     x = (np.arange(columns) + 0.5) * pitch
     off = np.hypot(x - 0.5 * scene.width_um + scene.place_um[0], scene.place_um[1]) > RADIUS_UM if fields > 1 else None
-    lit = raster.reflectance * brightfield(raster.tan_slope, spec.na)
+    lit, beside = raster.reflectance, raster.under_reflectance
     if off is not None and off.any():
-        lit[:, off] = 0.0
+        lit, beside = (np.where(off, np.float32(0), one) for one in (lit, beside))
     trace = af_track(
         raster.surface_um,
         raster.reflectance,
-        raster.tan_slope,
         pitch,
         sensor,
         instrument,
@@ -131,7 +129,7 @@ def _drawn(
     objective = np.interp(trace.x_counts / COUNTS_PER_UM, x, np.broadcast_to(focus, x.shape))
     trace = replace(trace, objective_z_um=np.round(objective, 3))
     lens = Lens(spec.magnification, spec.na, spec.wavelength_um)
-    light = defocused(lit, raster.surface_um, focus, pitch, lens)
+    light = defocused(lit, raster.over_um, focus, pitch, lens, Edges(raster.share, beside, raster.under_um))
     camera = Camera(**{name: getattr(spec, name) for name in Camera.__dataclass_fields__})
     image = acquire(
         light,
@@ -144,7 +142,7 @@ def _drawn(
 
 
 def ideal_raster(world: WaferWorld, root: int, number: int, grid: int) -> Raster:
-    """The scene of a field before any light: heights, reflectances and slopes."""
+    """The scene of a field before any lens: heights and reflectances."""
     wafer, field = divmod(number, world.fields_per_wafer)
     design = draw_design(world, root, wafer)
     return rasterize(world, draw_scene(world, design, root, field), root, field, grid, grid)

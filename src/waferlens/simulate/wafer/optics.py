@@ -2,7 +2,8 @@
 
 Order of operations: light that a tilted surface sends past the pupil is lost; then layers of like blur are laid over
 one another from far to near, each blurred with its own transfer, each covering what lies behind it. Under a nearer
-layer the colour of the farther one is continued, so a step between two surfaces of one colour shows no halo.
+layer the colour of the farther one that it borders on is continued, so a step between two surfaces of one colour shows
+no halo.
 
 The grid's values are means over its pixels, so the pixel's own blur is in them already and none is added.
 
@@ -13,20 +14,25 @@ Forum 26 (2007) 645, without their halo.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
 import scipy.fft
-from jaxtyping import Float32
+from jaxtyping import Float32, Int16
 
 from waferlens.simulate.wafer.otf import Lens, transfer
 
 FIRST_PX = 0.5
-"""Blur up to this radius is one layer [px]"""
+"""Blur up to about this radius is one layer [px]"""
+FIRST_UM = 0.65
+"""Blur of the first layer of the finest grid; the layers of a coarser one begin at one of its layers [um]"""
 RATIO = 1.35
 """Between the radii of neighbouring layers."""
 LEAST_PX = 20
-"""Layers of fewer pixels are given to their neighbour."""
+"""Layers of fewer pixels are given to a neighbour of like blur."""
+MOST_STEPS = 2
+"""How many layers away that neighbour may be."""
 MARGIN_PX = 12
 TILE_PX = 1024
 """Side of the tiles that a large image is blurred in [px]"""
@@ -46,59 +52,126 @@ def brightfield(tan_slope: np.ndarray, na: float) -> Float32[np.ndarray, "h w"]:
     return ((2.0 / np.pi) * (np.arccos(u) - u * np.sqrt(1.0 - u * u))).astype(np.float32)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Edges:
+    """What pixels on the edge of a surface see beside it: a part of them is farther away."""
+
+    share: Float32[np.ndarray, "h w"]
+    """Of each pixel, what the nearer surface covers; 1 off edges."""
+    radiance: Float32[np.ndarray, "h w"]
+    """Of the farther surface; told on edges only."""
+    height_um: Float32[np.ndarray, "h w"]
+    """Of the farther surface; told on edges only [um]"""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _View:
+    """An image, or a part of it, as two surfaces a pixel with their layers."""
+
+    over: Float32[np.ndarray, "h w"]
+    under: Float32[np.ndarray, "h w"]
+    share: Float32[np.ndarray, "h w"]
+    over_layer: Int16[np.ndarray, "h w"]
+    under_layer: Int16[np.ndarray, "h w"]
+    """That of `over` off edges."""
+
+    def part(self, window: tuple[slice, slice]) -> _View:
+        return _View(*(getattr(self, name)[window] for name in self.__dataclass_fields__))
+
+    def own(self, number: int) -> np.ndarray:
+        return (self.over_layer == number) | (self.under_layer == number)
+
+    def colour(self, number: int) -> Float32[np.ndarray, "h w"]:
+        below = (self.under_layer == number) & (self.over_layer != number)
+        return np.where(below, self.under, self.over)
+
+    def cover(self, number: int) -> Float32[np.ndarray, "h w"]:
+        """How much of each pixel hides what is behind a layer."""
+        own, nearer = self.own(number), self.over_layer > number
+        there = own | _hides(own, self.over_layer < number, nearer & ~own)
+        return np.where(self.under_layer >= number, np.float32(1), self.share) * there
+
+
 def defocused(
     radiance: Float32[np.ndarray, "h w"],
     height_um: Float32[np.ndarray, "h w"],
     focus_um: float | np.ndarray,
     pitch_um: float,
     lens: Lens,
+    edges: Edges | None = None,
 ) -> Float32[np.ndarray, "h w"]:
     """The light on the camera.
 
     Args:
-        radiance: Light each pixel sends into the lens.
-        height_um: Of each pixel [um]
+        radiance: Light each pixel sends into the lens; on edges the mean of both surfaces.
+        height_um: Of each pixel; on edges of the nearer surface [um]
         focus_um: Height of the plane of focus, of the image or of each column [um]
         pitch_um: Of the grid [um]
         lens: The objective.
+        edges: The farther surface of pixels on edges.
     """
-    residual = height_um - np.asarray(focus_um, np.float32)
-    signed_px = residual * np.float32(math.tan(math.asin(lens.na)) / pitch_um)
-    layers = _layers(signed_px)
-    numbers = np.unique(layers)
+    focus = np.broadcast_to(np.asarray(focus_um, np.float32), height_um.shape)
+    residual = height_um - focus
+    at = np.flatnonzero(edges.share < 1) if edges is not None else np.empty(0, np.intp)
+    behind = edges.height_um.ravel()[at] - focus.ravel()[at] if edges is not None else np.empty(0, np.float32)
+    view = _seen(radiance, residual, at, behind, edges, pitch_um, lens)
     out: np.ndarray | None = None
-    for number in numbers:
-        own = layers == number
-        dz = float(np.abs(residual[own]).mean())
-        if out is None:
-            out = _blurred(_continued(radiance, own, _radius_px(dz, pitch_um, lens)), dz, pitch_um, lens)
-            continue
+    for number in np.unique(np.append(view.over_layer, view.under_layer.ravel()[at])):
+        nearer = np.abs(residual[view.over_layer == number])
+        farther = np.abs(behind[view.under_layer.ravel()[at] == number])
+        dz = float((nearer.sum(dtype=np.float64) + farther.sum(dtype=np.float64)) / (nearer.size + farther.size))
         radius = _radius_px(dz, pitch_um, lens)
+        own = view.own(number)
+        if out is None:
+            out = _blurred(_continued(view.colour(number), own, radius), dz, pitch_um, lens)
+            continue
         for window in _windows(own, math.ceil(3 * radius) + MARGIN_PX):
-            _lay(out, radiance, layers, number, window, dz, radius, pitch_um, lens)
+            _lay(out, view, number, window, dz, radius, pitch_um, lens)
     assert out is not None  # an image has a pixel
     return out
 
 
-def _layers(signed_px: Float32[np.ndarray, "h w"]) -> np.ndarray:
-    """The layer of each pixel, the farthest first; small ones are given to the neighbour nearer to focus."""
-    away = np.abs(signed_px)
-    number = np.ceil(np.log(np.maximum(away, FIRST_PX) / FIRST_PX) / math.log(RATIO)).astype(np.int16)
-    number = np.where(signed_px < 0, -number, number)
+def _seen(
+    radiance: Float32[np.ndarray, "h w"],
+    residual: Float32[np.ndarray, "h w"],
+    at: np.ndarray,
+    behind: np.ndarray,
+    edges: Edges | None,
+    pitch_um: float,
+    lens: Lens,
+) -> _View:
+    """An image as two surfaces a pixel: edges whose sides are of one layer are none."""
+    slope = np.float32(math.tan(math.asin(lens.na)))
+    layers = _layers(np.append(residual, behind) * slope, pitch_um)
+    over_layer, under_at = layers[: residual.size].reshape(residual.shape), layers[residual.size :]
+    if edges is None:
+        return _View(radiance, radiance, np.ones_like(radiance), over_layer, over_layer)
+    under_layer, over, share = over_layer.copy(), radiance.copy(), edges.share.copy()
+    part, below = share.ravel()[at], edges.radiance.ravel()[at]
+    apart = under_at != over_layer.ravel()[at]
+    under_layer.ravel()[at] = under_at
+    over.ravel()[at] = np.where(apart, (over.ravel()[at] - (1 - part) * below) / part, over.ravel()[at])
+    share.ravel()[at] = np.where(apart, part, 1)
+    return _View(over, edges.radiance, share, over_layer, under_layer)
+
+
+def _layers(blur_um: Float32[np.ndarray, " n"], pitch_um: float) -> Int16[np.ndarray, " n"]:
+    """The layer of each pixel by its signed radius of blur, the farthest first."""
+    away = np.abs(blur_um)
+    step = math.log(RATIO)
+    first = FIRST_UM * RATIO ** max(0, math.floor(math.log(FIRST_PX * pitch_um / FIRST_UM) / step))
+    number = np.ceil(np.log(np.maximum(away, first) / first) / step - 1e-4).astype(np.int16)
+    number = np.where(blur_um < 0, -number, number)
     low = int(number.min())
-    counts = np.bincount((number - low).ravel())
+    counts = np.bincount(number - low)
     target = np.arange(len(counts))
-    for place in [*range(len(counts))]:
-        if 0 < counts[place] < LEAST_PX:
-            step = 1 if place + low < 0 else -1
-            other = place + step
-            while 0 <= other < len(counts) and counts[other] == 0:
-                other += step
-            if 0 <= other < len(counts):
-                target[target == place] = other
-                counts[other] += counts[place]
-                counts[place] = 0
-    return target[number - low] + low
+    for place in np.flatnonzero((counts > 0) & (counts < LEAST_PX)):
+        full = np.flatnonzero(counts >= LEAST_PX)
+        near = full[np.abs(full - place) <= MOST_STEPS]
+        if len(near):
+            # of two as near, the one nearer to focus
+            target[place] = min(near, key=lambda other: (abs(other - place), abs(other + low)))
+    return (target[number - low] + low).astype(np.int16)
 
 
 def _radius_px(dz_um: float, pitch_um: float, lens: Lens) -> float:
@@ -145,8 +218,7 @@ def _windows(own: np.ndarray, reach: int) -> list[tuple[slice, slice]]:
 
 def _lay(
     out: np.ndarray,
-    radiance: np.ndarray,
-    layers: np.ndarray,
+    view: _View,
     number: int,
     window: tuple[slice, slice],
     dz: float,
@@ -155,14 +227,13 @@ def _lay(
     lens: Lens,
 ) -> None:
     """Lays one layer over what lies behind it, within a window."""
-    h, w = layers.shape
+    h, w = out.shape
     halo = math.ceil(3 * radius) + MARGIN_PX
     y0, y1 = max(0, window[0].start - halo), min(h, window[0].stop + halo)
     x0, x1 = max(0, window[1].start - halo), min(w, window[1].stop + halo)
-    around = (slice(y0, y1), slice(x0, x1))
-    cut = layers[around]
-    own, up = cut == number, (cut >= number).astype(np.float32)
-    fill = _continued(radiance[around], own, radius)
+    cut = view.part((slice(y0, y1), slice(x0, x1)))
+    up = cut.cover(number)
+    fill = _continued(cut.colour(number), cut.own(number), radius)
     inner = (
         slice(window[0].start - y0, window[0].stop - y0),
         slice(window[1].start - x0, window[1].stop - x0),
@@ -170,6 +241,19 @@ def _lay(
     cover = np.clip(_blurred(up, dz, pitch_um, lens), 0.0, 1.0)[inner]
     light = _blurred(fill * up, dz, pitch_um, lens)[inner]
     out[window] = out[window] * (1.0 - cover) + light
+
+
+def _hides(own: np.ndarray, farther: np.ndarray, nearer: np.ndarray) -> np.ndarray:
+    """What of the nearer hides more of a layer: all that lies closer to it than to anything behind it.
+
+    Without this bound a particle would be continued under dies far from it, and its blur be seen around their edges.
+    """
+    if not nearer.any() or not farther.any():
+        return nearer
+    to_own, to_farther = (
+        cv2.distanceTransform((~part).astype(np.uint8), cv2.DIST_L1, 3, dstType=cv2.CV_8U) for part in (own, farther)
+    )
+    return nearer & (to_own <= to_farther)
 
 
 def _blurred(

@@ -1,7 +1,8 @@
-"""A scene on a grid: heights, reflectances and slopes of every pixel, each a mean over the pixel's area.
+"""A scene on a grid: heights and reflectances of every pixel, each a mean over the pixel's area.
 
 Edges are axis-parallel, so the part of a pixel that a rectangle covers is the product of two lengths: exact at any
-grid. Gratings are drawn with the contrast that is left of them after a pixel's area has averaged them.
+grid. Gratings are drawn with the contrast that is left of them after a pixel's area has averaged them. What is round or
+steep is drawn finer and averaged: light is a mean over a pixel, and the light of a mean slope is another one.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Float32, Float64
 
 from waferlens.ops.area import area_mean
 from waferlens.recipe.wafer_world import WaferWorld
@@ -23,6 +24,7 @@ from waferlens.simulate.wafer.design import (
     Bumps,
     Design,
 )
+from waferlens.simulate.wafer.optics import brightfield
 from waferlens.simulate.wafer.scene import Scene, SceneDie
 
 RIM_DARKNESS = 0.85
@@ -31,6 +33,14 @@ FILLET_REFLECTANCE = 0.08
 PARTICLE_REFLECTANCE = 0.03
 CARRIER_CELL_UM = 180.0
 """Size of the waves of a carrier's surface [um]"""
+BRIGHTEST = 0.9
+"""No floor plan is brighter, its textures included."""
+FLANK_UM = 3.0
+"""Width of the wall of a pillar, which sends no light back [um]"""
+LEAST_SHARE = 1e-3
+"""A surface that covers less of a pixel is not seen in it."""
+PHASES = 16
+"""Parts of a pixel by which bumps may lie; also the fineness of what is averaged."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -39,15 +49,25 @@ class Raster:
 
     height_um: Float32[np.ndarray, "h w"]
     """Above the carrier's plane, mean over the pixel: the truth [um]"""
-    surface_um: Float32[np.ndarray, "h w"]
-    """Above the carrier's plane, of what covers most of the pixel: what optics and sensor see [um]
+    over_um: Float32[np.ndarray, "h w"]
+    """Above the carrier's plane, of the surface on top [um]
 
-    A pixel on an edge holds two surfaces and none between them; at the mean of both it would have a blur of its own.
+    A pixel on the edge of a level holds two surfaces and none between them: at their mean it would have a blur of its
+    own.
     """
+    under_um: Float32[np.ndarray, "h w"]
+    """Of the surface beside the one on top; told on edges of levels only [um]"""
+    share: Float32[np.ndarray, "h w"]
+    """Of each pixel, what the surface on top covers; 1 off edges."""
     reflectance: Float32[np.ndarray, "h w"]
-    """0..1; walls are dark rims in it."""
-    tan_slope: Float32[np.ndarray, "h w"]
-    """Analytic slope of bumps; 0 elsewhere."""
+    """0..1, of light that comes back into the pupil: walls are dark rims in it, and what tilts is darker."""
+    under_reflectance: Float32[np.ndarray, "h w"]
+    """Of the surface beside the one on top; told on edges only."""
+
+    @property
+    def surface_um(self) -> Float32[np.ndarray, "h w"]:
+        """Of what covers most of the pixel: what the sensor sees [um]"""
+        return np.where(self.share >= 0.5, self.over_um, self.under_um)
 
 
 def rasterize(world: WaferWorld, scene: Scene, root: int, field: int, rows: int, columns: int) -> Raster:
@@ -73,11 +93,14 @@ def rasterize(world: WaferWorld, scene: Scene, root: int, field: int, rows: int,
     reflectance = np.full((rows, columns), design.carrier_reflectance, np.float32)
     if design.carrier in ("tape", "metal"):  # tape and ground metal are not even in brightness
         reflectance *= 1 + np.float32(0.06) * _waves(waves.T, x / 70.0, y / 70.0)
-    slope = np.zeros((rows, columns), np.float32)
-    made = Raster(height, height.copy(), reflectance, slope)
-    for die in scene.dies:
-        if die.present:
-            _draw_die(made, design, die, world.surface.logic_cell_um, pitch)
+    made = Raster(height, height.copy(), height.copy(), np.ones_like(height), reflectance, reflectance.copy())
+    na = world.microscope.na
+    dies = [die for die in scene.dies if die.present]
+    if design.fillet_um:
+        for die in dies:
+            _draw_fillet(made, design, die, pitch, na)
+    for die in dies:
+        _draw_die(made, design, die, world.surface.logic_cell_um, pitch, na)
     for at_x, at_y, diameter in scene.particles:
         _draw_disc(made, at_x, at_y, diameter, 0.5 * diameter, PARTICLE_REFLECTANCE, pitch)
     return made
@@ -92,15 +115,13 @@ def coverage(low: float, high: float, pitch: float, count: int) -> tuple[int, Fl
     return first, (np.maximum(length, 0.0) / pitch).astype(np.float32)
 
 
-def _draw_die(made: Raster, design: Design, die: SceneDie, cell_um: float, pitch: float) -> None:
-    if design.fillet_um:
-        _draw_fillet(made, design, die, pitch)
+def _draw_die(made: Raster, design: Design, die: SceneDie, cell_um: float, pitch: float, na: float) -> None:
     for inset, top, blocks in zip(design.insets_um, die.tops_um, design.blocks, strict=True):
         box = (die.x0 + inset, die.y0 + inset, die.x1 - inset, die.y1 - inset)
         _draw_level(made, design, die, box, top, blocks, cell_um, pitch)
     if design.bumps is not None:
         inset = design.insets_um[-1]
-        _draw_bumps(made, design.bumps, die.x0 + inset, die.y0 + inset, die.tops_um[-1], design.edge_reflectance, pitch)
+        _draw_bumps(made, design.bumps, die.x0 + inset, die.y0 + inset, design.edge_reflectance, pitch, na)
 
 
 def _draw_level(
@@ -125,71 +146,81 @@ def _draw_level(
     x = (np.arange(first_x, first_x + len(share_x)) + 0.5) * pitch
     y = (np.arange(first_y, first_y + len(share_y)) + 0.5) * pitch
     if die.chip is not None:
-        share = share * _chip(die.chip, x, y, y0)
+        share = _chip(die.chip, x, y, y0, y1, pitch) * share_x
     cx, cy = die.centre
     u, v = (x - cx) / (0.5 * (die.x1 - die.x0)), (y - cy) / (0.5 * (die.y1 - die.y0))
     plane = top + die.tilt[0] * (x - cx)[np.newaxis] + die.tilt[1] * (y - cy)[:, np.newaxis]
     plane = plane - 0.5 * die.warp_um * (u[np.newaxis] ** 2 + v[:, np.newaxis] ** 2)
-    _cover(made, window, plane.astype(np.float32), share)
     grey = _floor(design, blocks, x - x0, y - y0, cell_um, pitch)
     for distance in SEAL_RING_UM:
         ring = _ring(x0 + distance, y0 + distance, x1 - distance, y1 - distance, SEAL_WIDTH_UM, window, pitch)
         _blend(grey, np.float32(design.edge_reflectance), ring)
-    rim = _ring(x0, y0, x1, y1, design.rim_um, window, pitch)
-    _blend(made.reflectance[window], grey, share)
     # the rim is a part of what the level covers: on a pixel of the edge it may be all of it
-    made.reflectance[window] -= np.float32(RIM_DARKNESS) * np.minimum(rim, share).astype(np.float32) * grey
+    rim = np.minimum(_ring(x0, y0, x1, y1, design.rim_um, window, pitch), share)
+    grey *= 1 - np.float32(RIM_DARKNESS) * rim / np.maximum(share, 1e-6)
+    _cover(made, window, plane.astype(np.float32), grey, share)
 
 
 def _floor(
     design: Design, blocks: tuple[Block, ...], x: np.ndarray, y: np.ndarray, cell_um: float, pitch: float
 ) -> Float32[np.ndarray, "h w"]:
     """The floor plan over a window, in the frame of the level."""
-    grey = np.full((len(y), len(x)), blocks[0].reflectance, np.float32)
-    logic: np.ndarray | None = None
+    grey = np.zeros((len(y), len(x)), np.float32)
     for block in blocks:
-        first_x = int(np.searchsorted(x, block.x0 - 0.5 * pitch))
-        last_x = int(np.searchsorted(x, block.x1 + 0.5 * pitch))
-        first_y = int(np.searchsorted(y, block.y0 - 0.5 * pitch))
-        last_y = int(np.searchsorted(y, block.y1 + 0.5 * pitch))
-        if last_x <= first_x or last_y <= first_y:
+        columns, x_edges = _cut(x, block.x0, block.x1, pitch)
+        rows, y_edges = _cut(y, block.y0, block.y1, pitch)
+        if columns.stop <= columns.start or rows.stop <= rows.start:
             continue
-        window = (slice(first_y, last_y), slice(first_x, last_x))
-        inside_x = _share(x[first_x:last_x], block.x0, block.x1, pitch)
-        inside_y = _share(y[first_y:last_y], block.y0, block.y1, pitch)
-        along, across = x[first_x:last_x], y[first_y:last_y]
+        window = (rows, columns)
         match block.texture:
             case "grating-x":
-                wave: np.ndarray | float = _grating(along, block, pitch)[np.newaxis]
+                wave: np.ndarray | float = _grating(x_edges, block)[np.newaxis]
             case "grating-y":
-                wave = _grating(across, block, pitch)[:, np.newaxis]
+                wave = _grating(y_edges, block)[:, np.newaxis]
             case "memory":
-                wave = _grating(along, block, pitch)[np.newaxis] * _grating(across, block, pitch)[:, np.newaxis]
+                wave = _grating(x_edges, block)[np.newaxis] * _grating(y_edges, block)[:, np.newaxis]
             case "logic":
-                if logic is None:
-                    logic = _logic(design.logic, x, y, cell_um, pitch)
-                wave = 0.6 * logic[window]
+                wave = 0.6 * _logic(design.logic, x_edges, y_edges, cell_um)
             case _:
                 wave = 0.0
-        painted = np.float32(block.reflectance) * (1 + np.float32(block.contrast) * np.asarray(wave, np.float32))
-        _blend(grey[window], painted, inside_y[:, np.newaxis] * inside_x)
-    return np.clip(grey, 0.0, 0.9)
+        # the strongest wave is 1.2, of logic
+        contrast = np.float32(min(block.contrast, (BRIGHTEST / block.reflectance - 1) / 1.2))
+        painted = np.float32(block.reflectance) * (1 + contrast * np.asarray(wave, np.float32))
+        grey[window] += painted * (np.diff(y_edges)[:, np.newaxis] * np.diff(x_edges) / pitch**2).astype(np.float32)
+    # a pixel of the outer edge is only in part the level's: its colour is the mean over that part
+    width, height = max(block.x1 for block in blocks), max(block.y1 for block in blocks)
+    whole_x, whole_y = _share(x, 0.0, width, pitch), _share(y, 0.0, height, pitch)
+    grey /= np.maximum(whole_y, 1e-6)[:, np.newaxis]
+    grey /= np.maximum(whole_x, 1e-6)
+    return grey
 
 
-def _grating(x: np.ndarray, block: Block, pitch: float) -> Float32[np.ndarray, " n"]:
-    """A cosine averaged over pixels; one that a pixel cannot hold averages away."""
-    left = np.sinc(pitch / block.pitch_um)
-    return (left * np.cos(2 * np.pi * x / block.pitch_um + block.phase)).astype(np.float32)
+def _cut(x: np.ndarray, low: float, high: float, pitch: float) -> tuple[slice, Float64[np.ndarray, " m"]]:
+    """Which pixels an interval covers, and the edges of their parts within it."""
+    first = int(np.searchsorted(x, low - 0.5 * pitch, side="right"))
+    last = int(np.searchsorted(x, high + 0.5 * pitch))
+    if last <= first:
+        return slice(first, first), np.empty(0)
+    edges = np.append(x[first:last] - 0.5 * pitch, x[last - 1] + 0.5 * pitch)
+    edges[0], edges[-1] = max(edges[0], low), min(edges[-1], high)
+    return slice(first, last), edges
 
 
-def _logic(tile: np.ndarray, x: np.ndarray, y: np.ndarray, cell_um: float, pitch: float) -> np.ndarray:
-    """Random cells of a fixed size, averaged over pixels: the same cells on any grid."""
-    first_x, first_y = math.floor((x[0] - pitch) / cell_um), math.floor((y[0] - pitch) / cell_um)
-    last_x, last_y = math.ceil((x[-1] + pitch) / cell_um), math.ceil((y[-1] + pitch) / cell_um)
-    cells = tile[np.arange(first_y, last_y + 1) % len(tile)][:, np.arange(first_x, last_x + 1) % tile.shape[1]]
-    edges_x = np.append(x - 0.5 * pitch, x[-1] + 0.5 * pitch) / cell_um - first_x
-    edges_y = np.append(y - 0.5 * pitch, y[-1] + 0.5 * pitch) / cell_um - first_y
-    return area_mean(cells, edges_y, edges_x)
+def _grating(edges: Float64[np.ndarray, " m"], block: Block) -> Float32[np.ndarray, " n"]:
+    """A cosine averaged over parts of pixels; one that a pixel cannot hold averages away."""
+    middle, length = 0.5 * (edges[1:] + edges[:-1]), np.diff(edges)
+    left = np.sinc(length / block.pitch_um)
+    return (left * np.cos(2 * np.pi * middle / block.pitch_um + block.phase)).astype(np.float32)
+
+
+def _logic(
+    tile: np.ndarray, x_edges: Float64[np.ndarray, " m"], y_edges: Float64[np.ndarray, " n"], cell_um: float
+) -> Float32[np.ndarray, "h w"]:
+    """Random cells of a fixed size, averaged over parts of pixels: the same cells on any grid."""
+    first_x, first_y = math.floor(x_edges[0] / cell_um), math.floor(y_edges[0] / cell_um)
+    last_x, last_y = math.ceil(x_edges[-1] / cell_um), math.ceil(y_edges[-1] / cell_um)
+    rows, columns = np.arange(first_y, last_y + 1) % len(tile), np.arange(first_x, last_x + 1) % tile.shape[1]
+    return area_mean(tile[rows][:, columns], y_edges / cell_um - first_y, x_edges / cell_um - first_x)
 
 
 def _ring(
@@ -211,50 +242,75 @@ def _share(x: np.ndarray, low: float, high: float, pitch: float) -> Float32[np.n
     return (np.clip(np.minimum(edges_high, high) - np.maximum(edges_low, low), 0, None) / pitch).astype(np.float32)
 
 
-def _cover(made: Raster, window: tuple[slice, slice], top: np.ndarray, share: np.ndarray) -> None:
-    """Lays a surface over what is there."""
+def _cover(
+    made: Raster,
+    window: tuple[slice, slice],
+    top: Float32[np.ndarray, "h w"],
+    grey: Float32[np.ndarray, "h w"],
+    share: Float32[np.ndarray, "h w"],
+) -> None:
+    """Lays a surface over what is there; of the pixels on its edge, what is there is kept beside it."""
+    whole, edge = share > 1 - LEAST_SHARE, (share > LEAST_SHARE) & (share <= 1 - LEAST_SHARE)
+    beside = made.surface_um[window] if edge.any() else top
+    np.copyto(made.under_um[window], beside, where=edge)
+    np.copyto(made.under_reflectance[window], made.reflectance[window], where=edge)
+    np.copyto(made.over_um[window], top, where=whole | edge)
+    np.copyto(made.share[window], np.where(edge, share, np.float32(1)), where=whole | edge)
     _blend(made.height_um[window], top, share)
-    surface = made.surface_um[window]
-    np.copyto(surface, top, where=share >= 0.5)
+    _blend(made.reflectance[window], grey, share)
 
 
 def _blend(under: np.ndarray, over: np.ndarray | np.float32, share: np.ndarray) -> None:
     under += share * (over - under)
 
 
-def _chip(chip: tuple[float, float, float], x: np.ndarray, y: np.ndarray, y0: float) -> Float32[np.ndarray, "h w"]:
-    """What a chip at the upper edge leaves of the die."""
+def _chip(
+    chip: tuple[float, float, float], x: np.ndarray, y: np.ndarray, y0: float, y1: float, pitch: float
+) -> Float32[np.ndarray, "h w"]:
+    """Share of each row of pixels that a level covers, less what a chip at its upper edge took."""
     at, half, depth = chip
-    gone = depth * np.sqrt(np.clip(1 - ((x - at) / half) ** 2, 0, 1))
-    return np.clip(
-        (y[:, np.newaxis] - y0 - gone[np.newaxis]) / (y[1] - y[0] if len(y) > 1 else 1.0) + 0.5, 0, 1
-    ).astype(np.float32)
+    part = (np.arange(4) + 0.5) / 4 - 0.5
+    gone = depth * np.sqrt(np.clip(1 - ((x[:, np.newaxis] + pitch * part - at) / half) ** 2, 0, 1))
+    share = np.repeat(_share(y, y0, y1, pitch)[:, np.newaxis], len(x), axis=1)
+    rows = y - 0.5 * pitch < y0 + depth
+    low, high = y[rows, np.newaxis, np.newaxis] - 0.5 * pitch, y[rows, np.newaxis, np.newaxis] + 0.5 * pitch
+    covered = np.clip(np.minimum(high, y1) - np.maximum(low, y0 + gone), 0, None) / pitch
+    share[rows] = covered.mean(axis=2)
+    return share
 
 
-def _draw_fillet(made: Raster, design: Design, die: SceneDie, pitch: float) -> None:
+def _draw_fillet(made: Raster, design: Design, die: SceneDie, pitch: float, na: float) -> None:
     """Underfill that slopes from half of the first level's height down to the carrier."""
     rows, columns = made.height_um.shape
     wide = design.fillet_um
-    x = (np.arange(columns) + 0.5) * pitch
-    y = (np.arange(rows) + 0.5) * pitch
+    first_x, share_x = coverage(die.x0 - wide, die.x1 + wide, pitch, columns)
+    first_y, share_y = coverage(die.y0 - wide, die.y1 + wide, pitch, rows)
+    window = (slice(first_y, first_y + len(share_y)), slice(first_x, first_x + len(share_x)))
+    x = (np.arange(first_x, first_x + len(share_x)) + 0.5) * pitch
+    y = (np.arange(first_y, first_y + len(share_y)) + 0.5) * pitch
     away_x = np.maximum(np.maximum(die.x0 - x, x - die.x1), 0)
     away_y = np.maximum(np.maximum(die.y0 - y, y - die.y1), 0)
     away = np.hypot(away_x[np.newaxis], away_y[:, np.newaxis])
-    near = away < wide
-    rise = 0.5 * die.tops_um[0] * (1 - away[near] / wide) ** 2
-    for height in (made.height_um, made.surface_um):
-        height[near] = np.maximum(height[near], rise.astype(np.float32))
-    made.reflectance[near] = FILLET_REFLECTANCE
-    made.tan_slope[near] = die.tops_um[0] * (1 - away[near] / wide) / wide
+    share = np.clip((wide - away) / pitch + 0.5, 0, 1).astype(np.float32)
+    left = np.clip(1 - away / wide, 0, 1)
+    rise = (0.5 * die.tops_um[0] * left**2).astype(np.float32)
+    # where two meet, the higher one is seen
+    seen = rise > made.over_um[window]
+    for height in (made.height_um[window], made.over_um[window]):
+        np.maximum(height, rise, out=height)
+    light = FILLET_REFLECTANCE * brightfield(die.tops_um[0] * left / wide, na)
+    _blend(made.reflectance[window], light, share * seen)
 
 
 def _draw_bumps(
-    made: Raster, bumps: Bumps, x0: float, y0: float, top: float, pad_reflectance: float, pitch: float
+    made: Raster, bumps: Bumps, x0: float, y0: float, pad_reflectance: float, pitch: float, na: float
 ) -> None:
     rows, columns = made.height_um.shape
     reach = 0.5 * max(bumps.diameter_um, PAD_UM if bumps.pads else 0.0) + 2 * pitch
     x, y = bumps.x_um + x0, bumps.y_um + y0
     near = (x > -reach) & (y > -reach) & (x < columns * pitch + reach) & (y < rows * pitch + reach)
+    if not near.any():
+        return
     if bumps.pads:
         for at_x, at_y in zip(x[near], y[near], strict=True):
             half = 0.5 * PAD_UM
@@ -262,42 +318,77 @@ def _draw_bumps(
             first_y, share_y = coverage(at_y - half, at_y + half, pitch, rows)
             window = (slice(first_y, first_y + len(share_y)), slice(first_x, first_x + len(share_x)))
             _blend(made.reflectance[window], np.float32(pad_reflectance), share_y[:, np.newaxis] * share_x)
-    if near.any():
-        _draw_discs(made, x[near], y[near], bumps, pitch)
+    _draw_discs(made, x[near], y[near], bumps.height_um[near], bumps, pitch, na)
 
 
-def _draw_discs(made: Raster, x: np.ndarray, y: np.ndarray, bumps: Bumps, pitch: float) -> None:
-    """All bumps of an array at once: the same small window around each."""
+def _draw_discs(
+    made: Raster, x: np.ndarray, y: np.ndarray, height: np.ndarray, bumps: Bumps, pitch: float, na: float
+) -> None:
+    """All bumps of an array at once: each is one of `PHASES` squared pictures of the same bump, laid where it is."""
     rows, columns = made.height_um.shape
+    cover, rise, light = _bump(bumps, pitch, na)
+    side = cover.shape[-1]
+    column, phase_x = np.divmod(np.floor(x * (PHASES / pitch)).astype(int), PHASES)
+    row, phase_y = np.divmod(np.floor(y * (PHASES / pitch)).astype(int), PHASES)
+    offset = np.arange(side) - side // 2
+    at_x, at_y = column[:, np.newaxis] + offset, row[:, np.newaxis] + offset
+    kind = phase_y * PHASES + phase_x
+    there = cover[kind] > 0
+    there &= ((at_x >= 0) & (at_x < columns))[:, np.newaxis, :] & ((at_y >= 0) & (at_y < rows))[:, :, np.newaxis]
+    if not there.any():
+        return
+    which, down, right = np.nonzero(there)
+    at_row, at_column = at_y[which, down], at_x[which, right]
+    window = (slice(at_row.min(), at_row.max() + 1), slice(at_column.min(), at_column.max() + 1))
+    shape = (window[0].stop - window[0].start, window[1].stop - window[1].start)
+    place = (at_row - window[0].start) * shape[1] + at_column - window[1].start
+
+    def laid(values: np.ndarray) -> Float32[np.ndarray, "h w"]:
+        # two bumps may share a pixel
+        return np.bincount(place, values, shape[0] * shape[1]).reshape(shape).astype(np.float32)
+
+    taken = (kind[which], down, right)
+    covered, risen = laid(cover[taken]), laid(rise[taken] * height[which])
+    reflected = np.float32(bumps.reflectance) * laid(light[taken])
+    made.height_um[window] += risen
+    surface = made.over_um[window]
+    np.add(surface, risen / np.maximum(covered, 1e-6), out=surface, where=covered >= 0.5)
+    dark = made.reflectance[window]
+    dark *= 1 - np.minimum(covered, 1)
+    dark += reflected
+
+
+def _bump(
+    bumps: Bumps, pitch: float, na: float
+) -> tuple[Float32[np.ndarray, "p s s"], Float32[np.ndarray, "p s s"], Float32[np.ndarray, "p s s"]]:
+    """A bump of height 1 at every place within a pixel, averaged over pixels: cover, rise, light that comes back."""
     radius = 0.5 * bumps.diameter_um
+    fine = pitch / PHASES
     reach = math.ceil(radius / pitch) + 1
-    offset = np.arange(-reach, reach + 1)
-    column = np.floor(x / pitch).astype(int)[:, np.newaxis] + offset
-    row = np.floor(y / pitch).astype(int)[:, np.newaxis] + offset
-    dx = ((column + 0.5) * pitch - x[:, np.newaxis])[:, np.newaxis, :]
-    dy = ((row + 0.5) * pitch - y[:, np.newaxis])[:, :, np.newaxis]
-    distance = np.hypot(dx, dy)
-    share = np.clip((radius - distance) / pitch + 0.5, 0, 1)
-    inside = np.clip(distance / radius, 0, 0.995)
+    side = 2 * reach + 1
+    # the bump's centre is in the middle of part `PHASES * (reach + 1)`
+    away = (np.arange(PHASES * (side + 1)) - PHASES * (reach + 1)) * fine
+    distance = np.hypot(away[:, np.newaxis], away)
+    cover = np.clip((radius - distance) / fine + 0.5, 0, 1)
     if bumps.dome:
-        rise = bumps.height_um * np.sqrt(1 - inside**2)
-        slope = (bumps.height_um / radius) * inside / np.sqrt(1 - inside**2)
+        inside = np.clip(distance / radius, 0, 0.999)
+        root = np.sqrt(1 - inside**2)
+        rise = cover * root
+        light = cover * brightfield(float(np.mean(bumps.height_um)) / radius * inside / root, na)
     else:
-        rise = np.full_like(distance, bumps.height_um)
-        # the wall of a pillar is a ring of 3 um that sends no light back
-        slope = np.clip((distance - (radius - 3.0)) / pitch + 0.5, 0, 1)
-    there = (share > 0) & (column >= 0)[:, np.newaxis, :] & (column < columns)[:, np.newaxis, :]
-    there &= (row >= 0)[:, :, np.newaxis] & (row < rows)[:, :, np.newaxis]
-    at = (
-        np.broadcast_to(row[:, :, np.newaxis], there.shape)[there],
-        np.broadcast_to(column[:, np.newaxis, :], there.shape)[there],
-    )
-    part = share[there].astype(np.float32)
-    risen = rise[there].astype(np.float32)
-    made.height_um[at] += part * risen
-    made.surface_um[at] += np.where(part >= 0.5, risen, 0)
-    made.reflectance[at] += part * (np.float32(bumps.reflectance) - made.reflectance[at])
-    made.tan_slope[at] = np.maximum(made.tan_slope[at], (part * slope[there]).astype(np.float32))
+        rise = cover
+        light = np.clip((radius - FLANK_UM - distance) / fine + 0.5, 0, 1)
+
+    def averaged(image: np.ndarray) -> Float32[np.ndarray, "p s s"]:
+        sums = np.pad(image.cumsum(axis=0).cumsum(axis=1), ((1, 0), (1, 0)))
+        n = PHASES
+        boxes = (sums[n:, n:] - sums[:-n, n:] - sums[n:, :-n] + sums[:-n, :-n]) / n**2
+        starts = PHASES - np.arange(PHASES)
+        take = starts[:, np.newaxis] + PHASES * np.arange(side)
+        pictures = boxes[take[:, np.newaxis, :, np.newaxis], take[np.newaxis, :, np.newaxis, :]]
+        return np.maximum(pictures, 0.0).reshape(PHASES**2, side, side).astype(np.float32)
+
+    return averaged(cover), averaged(rise), averaged(light)
 
 
 def _draw_disc(
@@ -309,20 +400,26 @@ def _draw_disc(
     first_x, last_x = (int(np.clip(edge, 0, columns)) for edge in ((x - radius) // pitch, (x + radius) // pitch + 2))
     first_y, last_y = (int(np.clip(edge, 0, rows)) for edge in ((y - radius) // pitch, (y + radius) // pitch + 2))
     window = (slice(first_y, last_y), slice(first_x, last_x))
-    dx = (np.arange(first_x, last_x) + 0.5) * pitch - x
-    dy = (np.arange(first_y, last_y) + 0.5) * pitch - y
+    fine = pitch / PHASES
+    dx = (np.arange(first_x * PHASES, last_x * PHASES) + 0.5) * fine - x
+    dy = (np.arange(first_y * PHASES, last_y * PHASES) + 0.5) * fine - y
     distance = np.hypot(dx[np.newaxis], dy[:, np.newaxis])
-    share = np.clip((radius - distance) / pitch + 0.5, 0, 1).astype(np.float32)
-    # a particle smaller than a pixel covers a part of it only
-    share *= np.float32(min(1.0, math.pi * radius**2 / pitch**2))
-    dome = np.sqrt(np.clip(1 - (distance / radius) ** 2, 0, 1)).astype(np.float32)
-    for height in (made.height_um, made.surface_um):
-        height[window] += share * np.float32(rise) * dome
+    parts = (last_y - first_y, PHASES, last_x - first_x, PHASES)
+    share = np.clip((radius - distance) / fine + 0.5, 0, 1)
+    risen = rise * share * np.sqrt(np.clip(1 - (distance / radius) ** 2, 0, 1))
+    share, risen = (fine.reshape(parts).mean(axis=(1, 3)).astype(np.float32) for fine in (share, risen))
+    made.height_um[window] += risen
+    surface = made.over_um[window]
+    np.add(surface, risen / np.maximum(share, 1e-6), out=surface, where=share >= 0.5)
     _blend(made.reflectance[window], np.float32(reflectance), share)
+    _blend(made.under_reflectance[window], np.float32(reflectance), share)
 
 
 def _waves(cells: np.ndarray, x: np.ndarray, y: np.ndarray) -> Float32[np.ndarray, "h w"]:
-    """A smooth random surface: cells with cosine weights between them, the same on any grid, periodic over the tile."""
+    """A smooth random surface: cells with cosine weights between them, the same on any grid, periodic over the tile.
+
+    Its mean square over all places between cells is 1.
+    """
     side = len(cells)
 
     def cut(at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -331,4 +428,5 @@ def _waves(cells: np.ndarray, x: np.ndarray, y: np.ndarray) -> Float32[np.ndarra
 
     (column, wx), (row, wy) = cut(x), cut(y)
     along = cells[:, column % side] * (1 - wx) + cells[:, (column + 1) % side] * wx
-    return along[row % side] * (1 - wy)[:, np.newaxis] + along[(row + 1) % side] * wy[:, np.newaxis]
+    made = along[row % side] * (1 - wy)[:, np.newaxis] + along[(row + 1) % side] * wy[:, np.newaxis]
+    return made * np.float32(1 / 0.75)  # between two cells the square of what is left of both is 0.75 on average
