@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from waferlens.errors import InputError, UsageError
+from waferlens.report import findings, wafer
 from waferlens.report.agreement import FILE, Evaluation, read_evaluation
-from waferlens.report.findings import STATION, FindingsLot, read_findings
 from waferlens.report.inspected import read_card, station_of
 from waferlens.report.lot import Lot, read_lot
 from waferlens.report.surface import Surface, measure_file, read_measurements
@@ -20,7 +20,7 @@ EXPECTED = "a folder of `waferlens inspect`, one of `waferlens evaluate --out`, 
 class Contents:
     """Everything that stands on a page."""
 
-    lots: list[Lot | FindingsLot] = field(default_factory=list)
+    lots: list[Lot | findings.FindingsLot | wafer.WaferLot] = field(default_factory=list)
     evaluations: list[Evaluation] = field(default_factory=list)
     surfaces: list[Surface] = field(default_factory=list)
 
@@ -57,8 +57,13 @@ def collect(sources: Sequence[Path], evaluations: Sequence[Path] = (), store: st
 def _add_folder(contents: Contents, folder: Path, store: str | None) -> None:
     card = read_card(folder)
     if card is not None:
-        read = read_findings if station_of(card) == STATION else read_lot
-        contents.lots.append(read(folder, card, store))
+        match station_of(card):
+            case findings.STATION:
+                contents.lots.append(findings.read_findings(folder, card, store))
+            case wafer.STATION:
+                contents.lots.append(wafer.read_wafer(folder, card, store))
+            case _:
+                contents.lots.append(read_lot(folder, card, store))
     elif (folder / FILE).is_file():
         contents.evaluations.append(read_evaluation(folder))
     else:

@@ -81,14 +81,14 @@ class LogAxis:
         return found[:: -(-len(found) // wanted)]
 
 
-def ticks_below(x: Axis | LogAxis, ground: float, symbol: str) -> list[str]:
-    """Marks and numbers under a chart; the unit stands at the last."""
-    ticks = x.ticks(5)
+def ticks_below(x: Axis | LogAxis, ground: float, symbol: str, *, end: float = WIDE, wanted: int = 5) -> list[str]:
+    """Marks and numbers under a chart that ends there; the unit stands at the last."""
+    ticks = x.ticks(wanted)
     parts = []
-    free = float(WIDE)  # left of what is written already; the last number bears the unit and comes first
+    free = float(end)  # left of what is written already; the last number bears the unit and comes first
     for tick, word in reversed(list(zip(ticks, _words_of(x, ticks, symbol), strict=True))):
         at = x(tick)
-        anchor = "end" if at > WIDE - 26 else "start" if at < 14 else "middle"
+        anchor = "end" if at > end - 26 else "start" if at < 14 else "middle"
         parts.append(line(at, ground, at, ground + 4, "axis"))
         wide = _LETTER * len(word)
         left = at - {"end": wide, "middle": wide / 2, "start": 0.0}[anchor]
@@ -152,6 +152,11 @@ def tag(name: str, /, **attributes: object) -> str:
 
 def short(value: float) -> str:
     return f"{value:.2f}".rstrip("0").rstrip(".")
+
+
+def picture(address: str, x: float, y: float, width: float, height: float, colour: str) -> str:
+    """A picture that fills a box, whatever its own proportions."""
+    return tag("image", href=address, x=x, y=y, width=width, height=height, preserveAspectRatio="none", c=colour)
 
 
 def whole(wide: int, high: int, parts: Sequence[str], label: str) -> Markup:
