@@ -33,7 +33,7 @@ LEAST_PX = 20
 """Layers of fewer pixels are given to a neighbour of like blur."""
 MOST_STEPS = 2
 """How many layers away that neighbour may be."""
-MARGIN_PX = 12
+MARGIN_PX = 2
 TILE_PX = 1024
 """Side of the tiles that a large image is blurred in [px]"""
 
@@ -125,8 +125,8 @@ def defocused(
         if out is None:
             out = _blurred(_continued(view.colour(number), own, radius), dz, pitch_um, lens)
             continue
-        for window in _windows(own, math.ceil(3 * radius) + MARGIN_PX):
-            _lay(out, view, number, window, dz, radius, pitch_um, lens)
+        for window in _windows(own, _reach_px(dz, pitch_um, lens)):
+            _lay(out, view, number, window, dz, pitch_um, lens)
     assert out is not None  # an image has a pixel
     return out
 
@@ -180,6 +180,11 @@ def _radius_px(dz_um: float, pitch_um: float, lens: Lens) -> float:
     return math.hypot(float(lens.geometric_radius_um(dz_um)), waves) / pitch_um
 
 
+def _reach_px(dz_um: float, pitch_um: float, lens: Lens) -> int:
+    """How far a pixel's light reaches [px]"""
+    return math.ceil(lens.reach_um(dz_um) / pitch_um) + MARGIN_PX
+
+
 def _continued(radiance: Float32[np.ndarray, "h w"], own: np.ndarray, radius: float) -> Float32[np.ndarray, "h w"]:
     """A layer's colour, continued under whatever is not of it by means of boxes that grow."""
     weight = own.astype(np.float32)
@@ -222,18 +227,17 @@ def _lay(
     number: int,
     window: tuple[slice, slice],
     dz: float,
-    radius: float,
     pitch_um: float,
     lens: Lens,
 ) -> None:
     """Lays one layer over what lies behind it, within a window."""
     h, w = out.shape
-    halo = math.ceil(3 * radius) + MARGIN_PX
+    halo = _reach_px(dz, pitch_um, lens)
     y0, y1 = max(0, window[0].start - halo), min(h, window[0].stop + halo)
     x0, x1 = max(0, window[1].start - halo), min(w, window[1].stop + halo)
     cut = view.part((slice(y0, y1), slice(x0, x1)))
     up = cut.cover(number)
-    fill = _continued(cut.colour(number), cut.own(number), radius)
+    fill = _continued(cut.colour(number), cut.own(number), _radius_px(dz, pitch_um, lens))
     inner = (
         slice(window[0].start - y0, window[0].stop - y0),
         slice(window[1].start - x0, window[1].stop - x0),
@@ -260,7 +264,7 @@ def _blurred(
     image: Float32[np.ndarray, "h w"], dz_um: float, pitch_um: float, lens: Lens
 ) -> Float32[np.ndarray, "h w"]:
     """An image through the lens at one distance from focus, in tiles where it is large."""
-    halo = math.ceil(3 * _radius_px(dz_um, pitch_um, lens)) + MARGIN_PX
+    halo = _reach_px(dz_um, pitch_um, lens)
     h, w = image.shape
     if max(h, w) <= 2 * TILE_PX:
         return _blurred_whole(image, halo, dz_um, pitch_um, lens)
