@@ -95,13 +95,11 @@ def read_wafer(folder: Path, card: dict[str, Any], store: str | None) -> WaferLo
         limits=limits,
         scales=scales,
         lines=[_line(rows[item], told["root"], anchors.get(item)) for item in items],
-        fields=[
-            make_field(
-                places[item], anchors[item], words.within(rows[item].path, told["root"]), rows[item].numbers, scales
-            )
-            for item in drawn
-        ],
     )
+    for item in drawn:
+        page = make_field(places[item], anchors[item], rows[item].path, rows[item].numbers, scales)
+        page.verdict, page.why = rows[item].verdict, words.plain(rows[item].verdict_reason)
+        lot.fields.append(page)
     if stitched.is_dir():
         lot.stitched = make_field(stitched, f"stitched-{card['data']['run'][:8]}", STITCHED, {}, scales)
     if len(lot.lines) == 1:  # the numbers of the one map stand on top, and not twice
@@ -114,12 +112,11 @@ def read_wafer(folder: Path, card: dict[str, Any], store: str | None) -> WaferLo
 
 def _lowest(rows: Mapping[int, Row], items: list[int]) -> float | None:
     """The height that all but 2 % of every drawn map exceed [um]"""
-    lows = [
-        rows[item].numbers["top"][0] - rows[item].numbers["range"][0]  # type: ignore[operator]
-        for item in items
-        if rows[item].numbers.get("top", (None,))[0] is not None
-        and rows[item].numbers.get("range", (None,))[0] is not None
-    ]
+    lows = []
+    for item in items:
+        top, reach = (rows[item].numbers.get(name, (None,))[0] for name in ("top", "range"))
+        if top is not None and reach is not None:
+            lows.append(top - reach)
     return min(lows, default=None)
 
 

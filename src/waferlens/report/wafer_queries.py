@@ -5,9 +5,9 @@ from __future__ import annotations
 import sqlalchemy as sa
 
 from waferlens.report.queries import Results
-from waferlens.store.schema import MEASUREMENTS
+from waferlens.store.schema import IMAGES, MEASUREMENTS
 
-_M = MEASUREMENTS.c
+_I, _M = IMAGES.c, MEASUREMENTS.c
 
 
 class WaferResults(Results):
@@ -16,19 +16,21 @@ class WaferResults(Results):
     def worst(self, most: int) -> list[int]:
         """Fields, the worst first.
 
-        First those without any height; then by the number of sites that are missing or unsure; then by the share
-        that is not known; then by the width of the interval of the top.
+        First those without any height; then by verdict, where there were limits; then by the number of sites that are
+        missing or unsure; then by the share that is not known; then by the width of the interval of the top.
         """
         f = sa.func
         top = f.max(sa.case((_M.name == "top", _M.value)))
         wide = f.max(sa.case((_M.name == "top", _M.high - _M.low)))
         bad = f.sum(sa.case((_M.name.in_(("dies_missing", "dies_unsure")), _M.value), else_=0.0))
         known = f.max(sa.case((_M.name == "known_share", _M.value)))
+        verdict = sa.case((_I.verdict == "NG", 0), (_I.verdict == "review", 1), else_=2)
         query = (
             sa.select(_M.item)
+            .join_from(MEASUREMENTS, IMAGES, sa.and_(_I.run == _M.run, _I.item == _M.item))
             .where(_M.run == self._run)
-            .group_by(_M.item)
-            .order_by(top.is_not(None), bad.desc(), known, f.coalesce(wide, 0.0).desc(), _M.item)
+            .group_by(_M.item, _I.verdict)
+            .order_by(top.is_not(None), verdict, bad.desc(), known, f.coalesce(wide, 0.0).desc(), _M.item)
             .limit(most)
         )
         return [item for (item,) in self._rows(query)]
