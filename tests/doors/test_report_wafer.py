@@ -150,9 +150,10 @@ def test_fields_stand_worst_first(run: Path, page: Page) -> None:
 
 def test_every_map_has_its_pictures_of_one_size(page: Page) -> None:
     shapes = [one.shape for one in images(page)]
-    # image, height, sigma and error; and the image thrice more beneath dies, focus and sites; and the surface
-    assert shapes.count((GRID, GRID, 3)) == 3 * 7
-    assert len(shapes) == 3 * 8
+    # image, height, sigma and error; and the image once more beneath dies, focus and sites; and the surface
+    assert shapes.count((GRID, GRID, 3)) == 3 * 5
+    assert len(shapes) == 3 * 6
+    assert len([value for tag, name, value in page.attributes if tag == "use" and name == "href"]) == 3 * 2
 
 
 def test_the_error_is_the_map_less_the_truth(tmp_path: Path, fields: list[SimulatedField]) -> None:
@@ -261,8 +262,8 @@ def test_a_long_swath_is_folded_and_a_part_of_it_is_large(tmp_path: Path, swath:
     first, last, whole = (float(number) for number in found.groups())
     assert whole == pytest.approx(width, abs=0.06)
     assert last - first == pytest.approx(2 * field["rows"] * field["pitch_um"] / 1000, abs=0.11)
-    # 14 fields side by side are two lines of ten at most: image, height, dies, focus and sites have as many pictures
-    assert len(images(page)) == 5 * 2 + 4 + 1
+    # 14 fields side by side are two lines of ten at most: image, height, and the image beneath the boxes
+    assert len(images(page)) == 3 * 2 + 4 + 1
     states = [site["state"] for site in told(swath, "dies.json")["sites"]]
     assert len(drawn((tmp_path / "r.html").read_text("utf-8"), "cross missing")) >= states.count("missing") > 0
 

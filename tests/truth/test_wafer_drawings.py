@@ -100,8 +100,8 @@ def test_many_boxes_become_a_picture() -> None:
     boxes = [
         wafer_charts.Mark((x, y, x + 60, y + 60), "present") for x in range(0, 4000, 100) for y in range(0, 4000, 100)
     ]
-    few = wafer_charts.box_chart(frame, [], boxes[:100], "boxes")
-    many = wafer_charts.box_chart(frame, [], boxes, "boxes")
+    few = wafer_charts.box_chart(frame, wafer_charts.Ground([], "a"), boxes[:100], "boxes")
+    many = wafer_charts.box_chart(frame, wafer_charts.Ground([], "b"), boxes, "boxes")
     assert few.count("site present") == 100
     assert "site present" not in many
     assert many.count("<image") == 1

@@ -70,7 +70,9 @@ def tinted(values: np.ndarray, scale: Scale) -> str:
     share = (np.where(known, values, scale.low) - scale.low) / (scale.high - scale.low or 1.0)
     places = np.rint(np.clip(share, 0, 1) * (_STEPS - 1)).astype(np.uint8)
     pixels = palette(scale.colours)[places][..., ::-1]
-    return packed(np.ascontiguousarray(pixels) if known.all() else np.dstack([pixels, 255 * known.astype(np.uint8)]))
+    if not known.all():
+        pixels = np.dstack([pixels, 255 * known.astype(np.uint8)])
+    return packed(np.ascontiguousarray(pixels), 82)
 
 
 def shaded(counts: np.ndarray, colour: tuple[int, int, int]) -> str:

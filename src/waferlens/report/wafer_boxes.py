@@ -11,7 +11,7 @@ from typing import Any
 from markupsafe import Markup
 
 from waferlens.report import words
-from waferlens.report.wafer_charts import Mark, box_chart
+from waferlens.report.wafer_charts import Ground, Mark, box_chart
 from waferlens.report.wafer_frame import Frame
 
 ROWS = 24
@@ -44,7 +44,7 @@ class Boxes:
     """What the names of the numbers mean."""
 
 
-def die_boxes(sites: Sequence[dict[str, Any]], frame: Frame, ground: Sequence[str]) -> Boxes:
+def die_boxes(sites: Sequence[dict[str, Any]], frame: Frame, ground: Ground) -> Boxes:
     """The die map: a box a site, the worst first in the table.
 
     Args:
@@ -84,7 +84,7 @@ def die_boxes(sites: Sequence[dict[str, Any]], frame: Frame, ground: Sequence[st
     )
 
 
-def focus_boxes(plan: dict[str, Any], frame: Frame, ground: Sequence[str]) -> Boxes:
+def focus_boxes(plan: dict[str, Any], frame: Frame, ground: Ground) -> Boxes:
     """The plan of focus: a box a field, the denser the more positions it takes.
 
     Args:
@@ -135,7 +135,7 @@ def focus_boxes(plan: dict[str, Any], frame: Frame, ground: Sequence[str]) -> Bo
     )
 
 
-def site_boxes(flat: dict[str, Any], frame: Frame, ground: Sequence[str]) -> Boxes | None:
+def site_boxes(flat: dict[str, Any], frame: Frame, ground: Ground) -> Boxes | None:
     """Flatness: its numbers, and a box a site, the denser the larger its range; None where it has another form.
 
     Args:

@@ -42,6 +42,22 @@ class Mark:
     """Told when it is pointed at."""
 
 
+@dataclass(slots=True)
+class Ground:
+    """The image of a map beneath several drawings of one frame; its bytes stand on the page once."""
+
+    addresses: Sequence[str]
+    anchor: str
+    _drawn: bool = False
+
+    def parts(self, frame: Frame) -> list[str]:
+        """The image the first time, afterwards what points to it."""
+        if self._drawn:
+            return [svg.tag("use", href=f"#{self.anchor}")]
+        self._drawn = True
+        return [f'<g id="{escape(self.anchor)}">', *frame.ground(self.addresses, "beneath"), "</g>"]
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Scan:
     """A row of a map with all that is known along it."""
@@ -63,9 +79,9 @@ def map_chart(frame: Frame, addresses: Sequence[str], label: str, over: Sequence
     return frame.drawn([*frame.ground(addresses), *over], label)
 
 
-def box_chart(frame: Frame, addresses: Sequence[str], marks: Sequence[Mark], label: str) -> Markup:
+def box_chart(frame: Frame, ground: Ground, marks: Sequence[Mark], label: str) -> Markup:
     """Boxes over a map."""
-    parts = frame.ground(addresses, "beneath")
+    parts = ground.parts(frame)
     if len(marks) > MOST_BOXES:
         parts += _painted(frame, marks)
     else:

@@ -196,7 +196,8 @@ def _fill(page: FieldPage, files: MapFiles, grids: Grids, scales: Scales) -> Non
         page.about.append(("against the truth", f"bias {words.quantity(against.bias_um, 'um', 3)}, 95{words.THIN}% of "
                           f"errors below {words.quantity(against.p95_um, 'um', 3)}"))  # fmt: skip
     box = (part.column * pitch, part.row * pitch, (part.column + part.columns) * pitch, (part.row + part.rows) * pitch)
-    ground, frame = _overview(page, grids, pitch, scales, line, box)
+    image, frame = _overview(page, grids, pitch, scales, line, box)
+    ground = wafer_charts.Ground(image, f"{page.anchor}-image")
     _maps(page, grids, pitch, scales, part, line)
     if files.dies is not None:
         page.dies = die_boxes(files.dies, frame, ground)
