@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -195,17 +195,26 @@ def wafer(
 
 @app.command()
 def audit(
-    domain: Annotated[str, typer.Option(help="Domain of the hole station.")] = "sim",
-    structures: Annotated[int, typer.Option(min=8, help="Structures (or sites) to draw.")] = 200,
+    domain: Annotated[str, typer.Option(help="Domain of the station, or a YAML file.")] = "sim",
+    station: Annotated[Literal["hole", "wafer"], typer.Option(help="Whose simulator.")] = "hole",
+    structures: Annotated[
+        int, typer.Option(min=8, help="Structures or sites to draw; of the wafer station, wafers.")
+    ] = 200,
     seed: Annotated[int, typer.Option(min=0, max=MOST_SEED, help="Seed.")] = 1,
     physics: Annotated[bool, typer.Option(help="Also run the validation tests of the physics.")] = True,
     json: Annotated[bool, typer.Option("--json", help="Print a machine-readable result.")] = False,
 ) -> None:
     """Check a simulator: its physics, its statistics, and that no shortcut gives the answer away."""
-    from waferlens.simulate.hole.audit import run_audit
-    from waferlens.simulate.hole.validation import run_validation
+    if station == "wafer":
+        from waferlens.simulate.wafer.audit import run_audit as run_wafer_audit
+        from waferlens.simulate.wafer.validation import run_validation as run_wafer_validation
 
-    checks = [*(run_validation(seed=seed) if physics else []), *run_audit(domain, structures, seed)]
+        checks = [*(run_wafer_validation(seed) if physics else []), *run_wafer_audit(domain, structures, seed)]
+    else:
+        from waferlens.simulate.hole.audit import run_audit
+        from waferlens.simulate.hole.validation import run_validation
+
+        checks = [*(run_validation(seed) if physics else []), *run_audit(domain, structures, seed)]
     failed = [check for check in checks if not check.passed]
     if json:
         emit_json({"checks": checks, "failed": len(failed)})

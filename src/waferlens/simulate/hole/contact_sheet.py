@@ -32,11 +32,13 @@ class Strip:
     """Grey images (uint8), or heights [nm]"""
     heights: bool = False
     """Whether these are heights; they are drawn in colour."""
+    span: tuple[float, float] = (DEEPEST_NM, HIGHEST_NM)
+    """Heights at the two ends of the colours."""
 
 
-def contact_sheet(strips: Sequence[Strip]) -> UInt8[np.ndarray, "y x 3"]:
-    """Draws strips below one another, every image at twice its size, in OpenCV's order of colours."""
-    rows = [_row(strip) for strip in strips]
+def contact_sheet(strips: Sequence[Strip], zoom: int = ZOOM) -> UInt8[np.ndarray, "y x 3"]:
+    """Draws strips below one another, every image at `zoom` times its size, in OpenCV's order of colours."""
+    rows = [_row(strip, zoom) for strip in strips]
     width = max(row.shape[1] for row in rows)
     padded = [
         cv2.copyMakeBorder(row, 0, 0, 0, width - row.shape[1], cv2.BORDER_CONSTANT, value=(PAPER,) * 3) for row in rows
@@ -95,15 +97,16 @@ def _first(groups: Sequence[np.ndarray], columns: int) -> np.ndarray:
     return np.concatenate(groups)[:columns]
 
 
-def _row(strip: Strip) -> UInt8[np.ndarray, "y x 3"]:
+def _row(strip: Strip, zoom: int) -> UInt8[np.ndarray, "y x 3"]:
     tiles = []
     for image in strip.images:
         if strip.heights:
-            scaled = (np.asarray(image, np.float32) - DEEPEST_NM) * (255.0 / (HIGHEST_NM - DEEPEST_NM))
+            low, high = strip.span
+            scaled = (np.asarray(image, np.float32) - low) * (255.0 / (high - low))
             tile = cv2.applyColorMap(np.clip(np.rint(scaled), 0, 255).astype(np.uint8), cv2.COLORMAP_VIRIDIS)
         else:
             tile = cv2.cvtColor(image, cv2.COLOR_GRAY2BGR)
-        tile = cv2.resize(tile, None, fx=ZOOM, fy=ZOOM, interpolation=cv2.INTER_NEAREST)
+        tile = cv2.resize(tile, None, fx=zoom, fy=zoom, interpolation=cv2.INTER_NEAREST)
         tiles.append(cv2.copyMakeBorder(tile, 0, GAP_PX, GAP_PX, 0, cv2.BORDER_CONSTANT, value=(PAPER,) * 3))
     band = np.concatenate(tiles, axis=1)
     title = np.full((TITLE_PX, band.shape[1], 3), PAPER, np.uint8)

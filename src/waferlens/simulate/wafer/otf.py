@@ -4,8 +4,8 @@ The exact incoherent transfer of a round pupil with a defocus of W20 waves is th
 difference of their phases; along the shift it is one integral. Far out of focus it is the transfer of a disc of light,
 smaller the less of the two pupils overlaps, times the transfer in focus: within 0.002 of the integral.
 
-The light of a point never ends: 0.3 % of it lies farther out than forty times wavelength / NA. It is faded out there, so
-that an image may be blurred in parts and no part ends in a step.
+The light of a point never ends: 0.3 % of it lies farther out than forty times wavelength / NA. It is faded out there,
+so that an image may be blurred in parts and no part ends in a step.
 
 Source: Hopkins, Proc. R. Soc. A 231 (1955) 91; Stokseth, J. Opt. Soc. Am. 59 (1969) 1314.
 """
