@@ -29,6 +29,8 @@ from waferlens.simulate.hole.defects import DefectSpec
 from waferlens.simulate.hole.field import FieldSpec, Role
 from waferlens.simulate.hole.twins import FieldImage, field_images
 from waferlens.simulate.hole.world import draw_pairs
+from waferlens.simulate.wafer.contact_sheet import world_sheet
+from waferlens.simulate.wafer.dataset import wafer_world
 
 HERE = Path(__file__).parent
 INK, PALE, ACCENT, ALARM = "#1d2733", "#7fb7c9", "#1f6f8b", "#b5472f"
@@ -139,6 +141,13 @@ def flatness() -> None:
     small.quantize(palette=colours, dither=PIL.Image.Dither.FLOYDSTEINBERG).save(path, optimize=True)
 
 
+def simulated_wafers() -> None:
+    """Fields of four wafers, their heights, and what the auto-focus sensor says of them."""
+    sheet = world_sheet(wafer_world("real"), 5, columns=4)[:, :, ::-1]
+    made = PIL.Image.fromarray(np.ascontiguousarray(sheet)).quantize(96, PIL.Image.Quantize.MEDIANCUT)
+    made.save(HERE / "simulated-wafers.png", optimize=True)
+
+
 def _image(one: FieldImage) -> Image:
     return Image(one.pixels, 255.0, path=f"{one.role.name.lower()}/{one.index}")
 
@@ -147,3 +156,4 @@ if __name__ == "__main__":
     hole()
     golden()
     flatness()
+    simulated_wafers()

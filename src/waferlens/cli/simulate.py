@@ -142,7 +142,7 @@ def field(
 def wafer(
     out: Annotated[Path, typer.Argument(help="Folder to write; it must not hold a data set yet.")],
     domain: Annotated[
-        str, typer.Option(help="sim, stress, hard (with truth); real (without); or a YAML file.")
+        str, typer.Option(help="sim, train, stress, hard (with truth); real (without); or a YAML file.")
     ] = "sim",
     fields: Annotated[int | None, typer.Option(min=1, help="Fields of 5.6 mm; 60 if not set.")] = None,
     grid: Annotated[int | None, typer.Option(help="Rows and columns of a field [px]; 684 if not set.")] = None,
