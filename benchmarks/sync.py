@@ -48,8 +48,8 @@ EDGE_UM = 2500.0
 
 def scene(
     columns: int, rng: np.random.Generator, tops_um: tuple[float, ...] = THICK_UM
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Heights, reflectances, slopes, and the grey the camera sees."""
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Heights, reflectances, and the grey the camera sees."""
     x = (np.arange(columns) + 0.5) * PITCH_UM
     pitch, street = rng.uniform(4500, 14000), rng.uniform(80, 700)
     tops = rng.choice(tops_um)
@@ -76,12 +76,12 @@ def scene(
     wafer = (x > EDGE_UM) & (x < columns * PITCH_UM - EDGE_UM)
     grey = gaussian_filter1d(light * rim * wafer, 2.0, axis=1)
     grey = grey + rng.normal(0, 0.01, grey.shape)
-    return np.where(wafer, height, np.nan).astype(np.float32), light, np.zeros_like(light), grey
+    return np.where(wafer, height, np.nan).astype(np.float32), light, grey
 
 
 def measured(seed: int, columns: int, tops_um: tuple[float, ...]) -> dict[str, float | int | bool | None]:
     rng = np.random.default_rng(seed)
-    height, light, slope, grey = scene(columns, rng, tops_um)
+    height, light, grey = scene(columns, rng, tops_um)
     latency, lag_ms, offset = int(rng.integers(0, 4)), float(rng.uniform(0.2, 3.0)), float(rng.uniform(-800, 800))
     sensor = AfSensor(25.0, 0.35, lag_ms, 220.0, 0.012, 0.015, latency)
 
@@ -89,7 +89,6 @@ def measured(seed: int, columns: int, tops_um: tuple[float, ...]) -> dict[str, f
         return af_track(
             height,
             light,
-            slope,
             PITCH_UM,
             sensor,
             np.random.default_rng([seed, 2 + direction]),

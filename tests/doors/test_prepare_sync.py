@@ -41,7 +41,7 @@ def swath(tmp_path_factory: pytest.TempPathFactory) -> Path:
     sensor = AfSensor(lag_ms=0.8, latency_samples=1)
     for name, way in (("there", 1), ("back", -1)):
         rngs = np.random.default_rng([1, way + 1]), np.random.default_rng([2, way + 1])
-        trace = af_track(height, light, 0 * light, PITCH_UM, sensor, *rngs, direction=way, x0_um=-OFFSET_UM)
+        trace = af_track(height, light, PITCH_UM, sensor, *rngs, direction=way, x0_um=-OFFSET_UM)
         write_trace(root / f"{name}.csv", trace)
     return root
 

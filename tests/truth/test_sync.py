@@ -42,7 +42,6 @@ def scanned(direction: int, sensor: AfSensor, *, offset: float = 0.0, noise: boo
     return af_track(
         height,
         light,
-        0 * light,
         PITCH_UM,
         sensor,
         rngs[0],
@@ -181,7 +180,6 @@ def test_what_lies_beside_the_wafer_is_left_out():
     trace = af_track(
         height,
         light,
-        0 * light,
         PITCH_UM,
         replace(SENSOR, dropout=0.0),
         np.random.default_rng(1),
