@@ -14,7 +14,7 @@ from waferlens.errors import UsageError
 from waferlens.records import COUNTS_PER_UM
 from waferlens.simulate.checks import Check
 from waferlens.simulate.hole.contact_sheet import write_contact_sheet
-from waferlens.simulate.wafer import audit, raster, validation_scene
+from waferlens.simulate.wafer import audit, discs, raster, validation_scene
 from waferlens.simulate.wafer.contact_sheet import world_sheet
 from waferlens.simulate.wafer.dataset import wafer_world
 from waferlens.simulate.wafer.design import RADIUS_UM, draw_design
@@ -130,11 +130,11 @@ def test_coverage_is_the_area_of_a_disc() -> None:
     bumps = draw_design(world, SEED, 0).bumps
     assert bumps is not None
     for pitch in (1.3, 8.2, 24.6, 49.2):
-        cover, rise, light = raster._bump(bumps, pitch, 0.14)
+        cover, rise, light = discs._bump(bumps, pitch, 0.14)
         area = np.pi * (0.5 * bumps.diameter_um) ** 2
         assert cover.sum(axis=(1, 2)) * pitch**2 == pytest.approx(area, rel=0.02)
         np.testing.assert_allclose(rise, cover, atol=1e-6)
-        inner = np.pi * (0.5 * bumps.diameter_um - raster.FLANK_UM) ** 2
+        inner = np.pi * (0.5 * bumps.diameter_um - discs.FLANK_UM) ** 2
         assert light.sum(axis=(1, 2)) * pitch**2 == pytest.approx(inner, rel=0.03)
 
 
@@ -157,13 +157,13 @@ def test_a_label_that_is_the_truth_is_caught(sample: audit.Sample) -> None:
 
 
 def test_flanks_that_darken_whole_pixels_are_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    right = raster._bump
+    right = discs._bump
 
     def all_or_nothing(*told):  # type: ignore[no-untyped-def]
         cover, rise, light = right(*told)
         return cover, rise, np.where(light > 0.9 * cover, light, 0).astype(np.float32)
 
-    monkeypatch.setattr(raster, "_bump", all_or_nothing)
+    monkeypatch.setattr(discs, "_bump", all_or_nothing)
     assert failed(validation_scene.rims_alike_on_grids(SEED))
 
 

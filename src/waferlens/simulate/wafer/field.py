@@ -13,10 +13,11 @@ from waferlens.records import COUNTS_PER_UM, Die, Product, StageTrace
 from waferlens.simulate.streams import Stream, stream, uniform
 from waferlens.simulate.wafer.af import AfSensor, af_track, followed_focus
 from waferlens.simulate.wafer.camera import Camera, acquire
+from waferlens.simulate.wafer.canvas import Raster
 from waferlens.simulate.wafer.design import RADIUS_UM, Design, draw_design
 from waferlens.simulate.wafer.optics import Edges, defocused
 from waferlens.simulate.wafer.otf import Lens
-from waferlens.simulate.wafer.raster import Raster, rasterize
+from waferlens.simulate.wafer.raster import rasterize
 from waferlens.simulate.wafer.scene import FIELD_UM, draw_scene
 
 LABEL_PX = 228

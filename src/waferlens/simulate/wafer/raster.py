@@ -8,7 +8,6 @@ steep is drawn finer and averaged: light is a mean over a pixel, and the light o
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float32, Float64
@@ -16,14 +15,14 @@ from jaxtyping import Float32, Float64
 from waferlens.ops.area import area_mean
 from waferlens.recipe.wafer_world import WaferWorld
 from waferlens.simulate.streams import Stream, stream
+from waferlens.simulate.wafer.canvas import Raster, blend, coverage
 from waferlens.simulate.wafer.design import (
-    PAD_UM,
     SEAL_RING_UM,
     SEAL_WIDTH_UM,
     Block,
-    Bumps,
     Design,
 )
+from waferlens.simulate.wafer.discs import draw_bumps, draw_particle
 from waferlens.simulate.wafer.optics import brightfield
 from waferlens.simulate.wafer.scene import Scene, SceneDie
 
@@ -35,39 +34,8 @@ CARRIER_CELL_UM = 180.0
 """Size of the waves of a carrier's surface [um]"""
 BRIGHTEST = 0.9
 """No floor plan is brighter, its textures included."""
-FLANK_UM = 3.0
-"""Width of the wall of a pillar, which sends no light back [um]"""
 LEAST_SHARE = 1e-3
 """A surface that covers less of a pixel is not seen in it."""
-PHASES = 16
-"""Parts of a pixel by which bumps may lie; also the fineness of what is averaged."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Raster:
-    """A scene on a grid."""
-
-    height_um: Float32[np.ndarray, "h w"]
-    """Above the carrier's plane, mean over the pixel: the truth [um]"""
-    over_um: Float32[np.ndarray, "h w"]
-    """Above the carrier's plane, of the surface on top [um]
-
-    A pixel on the edge of a level holds two surfaces and none between them: at their mean it would have a blur of its
-    own.
-    """
-    under_um: Float32[np.ndarray, "h w"]
-    """Of the surface beside the one on top; told on edges of levels only [um]"""
-    share: Float32[np.ndarray, "h w"]
-    """Of each pixel, what the surface on top covers; 1 off edges."""
-    reflectance: Float32[np.ndarray, "h w"]
-    """0..1, of light that comes back into the pupil: walls are dark rims in it, and what tilts is darker."""
-    under_reflectance: Float32[np.ndarray, "h w"]
-    """Of the surface beside the one on top; told on edges only."""
-
-    @property
-    def surface_um(self) -> Float32[np.ndarray, "h w"]:
-        """Of what covers most of the pixel: what the sensor sees [um]"""
-        return np.where(self.share >= 0.5, self.over_um, self.under_um)
 
 
 def rasterize(world: WaferWorld, scene: Scene, root: int, field: int, rows: int, columns: int) -> Raster:
@@ -102,17 +70,8 @@ def rasterize(world: WaferWorld, scene: Scene, root: int, field: int, rows: int,
     for die in dies:
         _draw_die(made, design, die, world.surface.logic_cell_um, pitch, na)
     for at_x, at_y, diameter in scene.particles:
-        _draw_disc(made, at_x, at_y, diameter, 0.5 * diameter, PARTICLE_REFLECTANCE, pitch)
+        draw_particle(made, at_x, at_y, diameter, 0.5 * diameter, PARTICLE_REFLECTANCE, pitch)
     return made
-
-
-def coverage(low: float, high: float, pitch: float, count: int) -> tuple[int, Float32[np.ndarray, " n"]]:
-    """Which pixels an interval covers, and how much of each: the first pixel, and the shares from there on."""
-    first = int(np.clip(math.floor(low / pitch), 0, count))
-    last = int(np.clip(math.ceil(high / pitch), 0, count))
-    edges = np.arange(first, last + 1) * pitch
-    length = np.minimum(edges[1:], high) - np.maximum(edges[:-1], low)
-    return first, (np.maximum(length, 0.0) / pitch).astype(np.float32)
 
 
 def _draw_die(made: Raster, design: Design, die: SceneDie, cell_um: float, pitch: float, na: float) -> None:
@@ -121,7 +80,7 @@ def _draw_die(made: Raster, design: Design, die: SceneDie, cell_um: float, pitch
         _draw_level(made, design, die, box, top, blocks, cell_um, pitch)
     if design.bumps is not None:
         inset = design.insets_um[-1]
-        _draw_bumps(made, design.bumps, die.x0 + inset, die.y0 + inset, design.edge_reflectance, pitch, na)
+        draw_bumps(made, design.bumps, die.x0 + inset, die.y0 + inset, design.edge_reflectance, pitch, na)
 
 
 def _draw_level(
@@ -154,7 +113,7 @@ def _draw_level(
     grey = _floor(design, blocks, x - x0, y - y0, cell_um, pitch)
     for distance in SEAL_RING_UM:
         ring = _ring(x0 + distance, y0 + distance, x1 - distance, y1 - distance, SEAL_WIDTH_UM, window, pitch)
-        _blend(grey, np.float32(design.edge_reflectance), ring)
+        blend(grey, np.float32(design.edge_reflectance), ring)
     # the rim is a part of what the level covers: on a pixel of the edge it may be all of it
     rim = np.minimum(_ring(x0, y0, x1, y1, design.rim_um, window, pitch), share)
     grey *= 1 - np.float32(RIM_DARKNESS) * rim / np.maximum(share, 1e-6)
@@ -256,12 +215,8 @@ def _cover(
     np.copyto(made.under_reflectance[window], made.reflectance[window], where=edge)
     np.copyto(made.over_um[window], top, where=whole | edge)
     np.copyto(made.share[window], np.where(edge, share, np.float32(1)), where=whole | edge)
-    _blend(made.height_um[window], top, share)
-    _blend(made.reflectance[window], grey, share)
-
-
-def _blend(under: np.ndarray, over: np.ndarray | np.float32, share: np.ndarray) -> None:
-    under += share * (over - under)
+    blend(made.height_um[window], top, share)
+    blend(made.reflectance[window], grey, share)
 
 
 def _chip(
@@ -299,120 +254,7 @@ def _draw_fillet(made: Raster, design: Design, die: SceneDie, pitch: float, na: 
     for height in (made.height_um[window], made.over_um[window]):
         np.maximum(height, rise, out=height)
     light = FILLET_REFLECTANCE * brightfield(die.tops_um[0] * left / wide, na)
-    _blend(made.reflectance[window], light, share * seen)
-
-
-def _draw_bumps(
-    made: Raster, bumps: Bumps, x0: float, y0: float, pad_reflectance: float, pitch: float, na: float
-) -> None:
-    rows, columns = made.height_um.shape
-    reach = 0.5 * max(bumps.diameter_um, PAD_UM if bumps.pads else 0.0) + 2 * pitch
-    x, y = bumps.x_um + x0, bumps.y_um + y0
-    near = (x > -reach) & (y > -reach) & (x < columns * pitch + reach) & (y < rows * pitch + reach)
-    if not near.any():
-        return
-    if bumps.pads:
-        for at_x, at_y in zip(x[near], y[near], strict=True):
-            half = 0.5 * PAD_UM
-            first_x, share_x = coverage(at_x - half, at_x + half, pitch, columns)
-            first_y, share_y = coverage(at_y - half, at_y + half, pitch, rows)
-            window = (slice(first_y, first_y + len(share_y)), slice(first_x, first_x + len(share_x)))
-            _blend(made.reflectance[window], np.float32(pad_reflectance), share_y[:, np.newaxis] * share_x)
-    _draw_discs(made, x[near], y[near], bumps.height_um[near], bumps, pitch, na)
-
-
-def _draw_discs(
-    made: Raster, x: np.ndarray, y: np.ndarray, height: np.ndarray, bumps: Bumps, pitch: float, na: float
-) -> None:
-    """All bumps of an array at once: each is one of `PHASES` squared pictures of the same bump, laid where it is."""
-    rows, columns = made.height_um.shape
-    cover, rise, light = _bump(bumps, pitch, na)
-    side = cover.shape[-1]
-    column, phase_x = np.divmod(np.floor(x * (PHASES / pitch)).astype(int), PHASES)
-    row, phase_y = np.divmod(np.floor(y * (PHASES / pitch)).astype(int), PHASES)
-    offset = np.arange(side) - side // 2
-    at_x, at_y = column[:, np.newaxis] + offset, row[:, np.newaxis] + offset
-    kind = phase_y * PHASES + phase_x
-    there = cover[kind] > 0
-    there &= ((at_x >= 0) & (at_x < columns))[:, np.newaxis, :] & ((at_y >= 0) & (at_y < rows))[:, :, np.newaxis]
-    if not there.any():
-        return
-    which, down, right = np.nonzero(there)
-    at_row, at_column = at_y[which, down], at_x[which, right]
-    window = (slice(at_row.min(), at_row.max() + 1), slice(at_column.min(), at_column.max() + 1))
-    shape = (window[0].stop - window[0].start, window[1].stop - window[1].start)
-    place = (at_row - window[0].start) * shape[1] + at_column - window[1].start
-
-    def laid(values: np.ndarray) -> Float32[np.ndarray, "h w"]:
-        # two bumps may share a pixel
-        return np.bincount(place, values, shape[0] * shape[1]).reshape(shape).astype(np.float32)
-
-    taken = (kind[which], down, right)
-    covered, risen = laid(cover[taken]), laid(rise[taken] * height[which])
-    reflected = np.float32(bumps.reflectance) * laid(light[taken])
-    made.height_um[window] += risen
-    surface = made.over_um[window]
-    np.add(surface, risen / np.maximum(covered, 1e-6), out=surface, where=covered >= 0.5)
-    dark = made.reflectance[window]
-    dark *= 1 - np.minimum(covered, 1)
-    dark += reflected
-
-
-def _bump(
-    bumps: Bumps, pitch: float, na: float
-) -> tuple[Float32[np.ndarray, "p s s"], Float32[np.ndarray, "p s s"], Float32[np.ndarray, "p s s"]]:
-    """A bump of height 1 at every place within a pixel, averaged over pixels: cover, rise, light that comes back."""
-    radius = 0.5 * bumps.diameter_um
-    fine = pitch / PHASES
-    reach = math.ceil(radius / pitch) + 1
-    side = 2 * reach + 1
-    # the bump's centre is in the middle of part `PHASES * (reach + 1)`
-    away = (np.arange(PHASES * (side + 1)) - PHASES * (reach + 1)) * fine
-    distance = np.hypot(away[:, np.newaxis], away)
-    cover = np.clip((radius - distance) / fine + 0.5, 0, 1)
-    if bumps.dome:
-        inside = np.clip(distance / radius, 0, 0.999)
-        root = np.sqrt(1 - inside**2)
-        rise = cover * root
-        light = cover * brightfield(float(np.mean(bumps.height_um)) / radius * inside / root, na)
-    else:
-        rise = cover
-        light = np.clip((radius - FLANK_UM - distance) / fine + 0.5, 0, 1)
-
-    def averaged(image: np.ndarray) -> Float32[np.ndarray, "p s s"]:
-        sums = np.pad(image.cumsum(axis=0).cumsum(axis=1), ((1, 0), (1, 0)))
-        n = PHASES
-        boxes = (sums[n:, n:] - sums[:-n, n:] - sums[n:, :-n] + sums[:-n, :-n]) / n**2
-        starts = PHASES - np.arange(PHASES)
-        take = starts[:, np.newaxis] + PHASES * np.arange(side)
-        pictures = boxes[take[:, np.newaxis, :, np.newaxis], take[np.newaxis, :, np.newaxis, :]]
-        return np.maximum(pictures, 0.0).reshape(PHASES**2, side, side).astype(np.float32)
-
-    return averaged(cover), averaged(rise), averaged(light)
-
-
-def _draw_disc(
-    made: Raster, x: float, y: float, diameter: float, rise: float, reflectance: float, pitch: float
-) -> None:
-    """A particle: a dome that is dark."""
-    rows, columns = made.height_um.shape
-    radius = 0.5 * diameter
-    first_x, last_x = (int(np.clip(edge, 0, columns)) for edge in ((x - radius) // pitch, (x + radius) // pitch + 2))
-    first_y, last_y = (int(np.clip(edge, 0, rows)) for edge in ((y - radius) // pitch, (y + radius) // pitch + 2))
-    window = (slice(first_y, last_y), slice(first_x, last_x))
-    fine = pitch / PHASES
-    dx = (np.arange(first_x * PHASES, last_x * PHASES) + 0.5) * fine - x
-    dy = (np.arange(first_y * PHASES, last_y * PHASES) + 0.5) * fine - y
-    distance = np.hypot(dx[np.newaxis], dy[:, np.newaxis])
-    parts = (last_y - first_y, PHASES, last_x - first_x, PHASES)
-    share = np.clip((radius - distance) / fine + 0.5, 0, 1)
-    risen = rise * share * np.sqrt(np.clip(1 - (distance / radius) ** 2, 0, 1))
-    share, risen = (fine.reshape(parts).mean(axis=(1, 3)).astype(np.float32) for fine in (share, risen))
-    made.height_um[window] += risen
-    surface = made.over_um[window]
-    np.add(surface, risen / np.maximum(share, 1e-6), out=surface, where=share >= 0.5)
-    _blend(made.reflectance[window], np.float32(reflectance), share)
-    _blend(made.under_reflectance[window], np.float32(reflectance), share)
+    blend(made.reflectance[window], light, share * seen)
 
 
 def _waves(cells: np.ndarray, x: np.ndarray, y: np.ndarray) -> Float32[np.ndarray, "h w"]:
