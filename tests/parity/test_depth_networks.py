@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import csv
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d
 
-from waferlens.models import fuse
+from waferlens.models import build_wafer, describe, fuse
 from waferlens.models.depth_cnn import (
     JoinedUpProjection,
     PlainEncoder,
@@ -21,13 +22,11 @@ from waferlens.models.depth_cnn import (
     build_depth_cnn,
     map_size,
 )
-from waferlens.models.fcrn import FcrnNet, build_fcrn
+from waferlens.models.fcrn import build_fcrn
 from waferlens.models.resnet import Bottleneck, ResNet
 from waferlens.models.up_project import InterleavedConvolution, UpProject
 from waferlens.recipe import WaferRecipe, load_recipe
-from waferlens.recipe.wafer_models import DepthCnn, Fcrn
 
-RESNET_50 = (3, 4, 6, 3)
 Row = tuple[str, int, int, int, int]
 
 
@@ -51,34 +50,21 @@ def count(network: nn.Module, trainable: bool = False) -> int:
     return sum(p.numel() for p in network.parameters() if p.requires_grad or not trainable)
 
 
-def fcrn_of(recipe: WaferRecipe) -> FcrnNet:
-    model, spec = recipe.model, recipe.input
-    assert isinstance(model, Fcrn)
-    return build_fcrn(
-        model.encoder.blocks, model.encoder.base_channels, model.bottleneck_channels, model.dropout,
-        spec.channels, spec.height_px, spec.width_px, pad_before=model.padding == "before",
-    )  # fmt: skip
-
-
-def depth_cnn_of(name: str) -> nn.Module:
+def recipe_of(name: str) -> WaferRecipe:
     recipe = load_recipe(name)
     assert isinstance(recipe, WaferRecipe)
-    model, spec = recipe.model, recipe.input
-    assert isinstance(model, DepthCnn)
-    encoder = model.encoder
-    return build_depth_cnn(
-        model.head, encoder.blocks if encoder else None, encoder.base_channels if encoder else 64,
-        model.bottleneck_channels, model.dropout, spec.channels, spec.height_px, spec.width_px,
-        frozen=bool(encoder and encoder.frozen),
-    )  # fmt: skip
+    return recipe
+
+
+def body_of(name: str) -> nn.Module:
+    """The network of a shipped recipe, without the normalisation around it."""
+    return build_wafer(recipe_of(name)).body
 
 
 def test_every_line_of_the_table_of_s0() -> None:
     with (Path(__file__).parent / "fcrn_layers.csv").open() as file:
         table = [(row.pop("layer"), *map(int, row.values())) for row in csv.DictReader(file)]
-    recipe = load_recipe("wafer-fcrn")
-    assert isinstance(recipe, WaferRecipe)
-    network = fcrn_of(recipe)
+    network = body_of("wafer-fcrn")
     listed = (
         nn.Conv2d, nn.BatchNorm2d, nn.ReLU, nn.MaxPool2d, nn.Dropout2d, nn.Upsample, Bottleneck, UpProject,
     )  # fmt: skip
@@ -90,8 +76,7 @@ def test_every_line_of_the_table_of_s0() -> None:
 
 
 def test_settings_of_s0() -> None:
-    recipe = load_recipe("wafer-fcrn")
-    assert isinstance(recipe, WaferRecipe)
+    recipe = recipe_of("wafer-fcrn")
     train = recipe.train
     assert (train.batch, train.epochs, train.optimizer) == (35, 10, "sgd")
     assert (train.lr, train.momentum, train.weight_decay) == (1e-5, 0.9, 5e-4)
@@ -137,7 +122,7 @@ def test_unpooling_convolution_against_zeros_put_in() -> None:
 
 
 def test_cnn_residual_of_s3() -> None:
-    network = depth_cnn_of("depth-cnn-residual")
+    network = body_of("depth-cnn-residual")
     rows = layers_of(network, torch.zeros(1, 3, 256, 320), (nn.Conv2d, nn.ReLU, nn.BatchNorm2d, JoinedUpProjection))
     rows = [row for row in rows if row[0] != "BatchNorm2d"]
     assert rows[-19:] == [
@@ -165,9 +150,26 @@ def test_cnn_residual_of_s3() -> None:
     assert count(network.encoder) == 23_508_032  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(
+    ("name", "parameters", "trainable"),
+    [
+        ("wafer-fcrn", 63_565_377, 63_565_377),
+        ("depth-cnn-residual", 52_964_289, 29_456_257),
+        ("depth-cnn-transfer", 34_496_001, 10_987_969),  # head: 3x3 to 512, 256, 128, 64 with norms, and to 1
+    ],
+)
+def test_what_is_told_of_a_shipped_recipe(name: str, parameters: int, trainable: int) -> None:
+    told = describe(recipe_of(name))
+    assert (told["parameters"], told["trainable"]) == (parameters, trainable)
+    if name == "depth-cnn-transfer":
+        widths = [2048, 512, 256, 128, 64]
+        assert trainable == sum(9 * i * o + 2 * o for i, o in pairwise(widths)) + 9 * 64 + 1
+        assert parameters - trainable == 23_508_032  # ResNet-50 without its last layer
+
+
 @pytest.mark.parametrize("name", ["depth-cnn", "depth-cnn-fc", "depth-cnn-transfer", "depth-cnn-residual"])
 def test_depth_networks_of_s3_tell_maps_of_one_size(name: str) -> None:
-    network = depth_cnn_of(name).eval()
+    network = body_of(name).eval()
     with torch.no_grad():
         depth = network(torch.randn(1, 3, 256, 320))
     assert depth.shape == (1, 1, *map_size(256, 320)) == (1, 1, 62, 78)

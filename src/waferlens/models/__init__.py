@@ -14,6 +14,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from waferlens.bundle.wafer import MULTIPLE_PX
 from waferlens.models.autoencoder import Autoencoder as AutoencoderNet
 from waferlens.models.depth import DepthNet
+from waferlens.models.depth_cnn import build_depth_cnn
+from waferlens.models.fcrn import build_fcrn
 from waferlens.models.fusion import fuse
 from waferlens.models.height import HeightNet
 from waferlens.models.patchgan import PatchGAN
@@ -22,7 +24,7 @@ from waferlens.models.unet import UNet
 from waferlens.models.wafer_fast import WaferFastNet
 from waferlens.recipe.hole import Autoencoder, HoleRecipe, Pix2Pix, StridedUnet, Unet
 from waferlens.recipe.wafer import WaferRecipe
-from waferlens.recipe.wafer_models import WaferFast, WaferUnet
+from waferlens.recipe.wafer_models import DepthCnn, Fcrn, WaferFast, WaferUnet
 
 __all__ = ["DepthNet", "HeightNet", "PatchGAN", "build", "build_discriminator", "build_wafer", "describe", "fuse"]
 
@@ -59,12 +61,29 @@ def build_wafer(recipe: WaferRecipe) -> HeightNet:
     body: nn.Module
     match recipe.model:
         case WaferFast(unshuffle=unshuffle, widths=widths, blocks=blocks):
-            body = WaferFastNet(unshuffle, widths, blocks, sigma=target.sigma, classes=target.classes)
+            body = WaferFastNet(
+                unshuffle, widths, blocks, sigma=target.sigma, classes=target.classes, channels=spec.channels
+            )
         case WaferUnet(levels=levels, base_channels=base):
             body = UNet(spec.channels, outputs, levels, base)
-        case _:
-            raise TypeError(recipe.model.kind)
-    return HeightNet(body, full_scale=target.full_scale, channels=spec.channels, sigma=target.sigma)
+        case Fcrn(encoder=encoder, bottleneck_channels=wide, dropout=dropout, padding=padding):
+            body = build_fcrn(
+                encoder.blocks, encoder.base_channels, wide, dropout, spec.channels, spec.height_px, spec.width_px,
+                frozen=encoder.frozen, pad_before=padding == "before",
+            )  # fmt: skip
+        case DepthCnn(head=head, encoder=encoder, bottleneck_channels=wide, dropout=dropout):
+            blocks, base = (encoder.blocks, encoder.base_channels) if encoder else (None, 0)
+            body = build_depth_cnn(
+                head, blocks, base, wide, dropout, spec.channels, spec.height_px, spec.width_px,
+                frozen=encoder is not None and encoder.frozen,
+            )  # fmt: skip
+    return HeightNet(
+        body,
+        full_scale=target.full_scale,
+        channels=spec.channels,
+        sigma=target.sigma,
+        normalise=spec.normalise,
+    )
 
 
 def describe(recipe: HoleRecipe | WaferRecipe) -> dict[str, Any]:

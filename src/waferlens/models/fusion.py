@@ -22,8 +22,10 @@ def _fold_batch_norms(sequence: nn.Sequential) -> None:
 
 def _unfolded(convolution: nn.Conv2d, unshuffle: int) -> nn.Conv2d:
     """A 3x3 or 1x1 convolution behind a fold, as one strided convolution over the pixels."""
-    side = convolution.kernel_size[0]
-    plain = nn.Conv2d(1, convolution.out_channels, side * unshuffle, stride=unshuffle, padding=(side // 2) * unshuffle)
+    side, channels = convolution.kernel_size[0], convolution.in_channels // unshuffle**2
+    plain = nn.Conv2d(
+        channels, convolution.out_channels, side * unshuffle, stride=unshuffle, padding=(side // 2) * unshuffle
+    )
     plain.weight.data.copy_(nn.functional.pixel_shuffle(convolution.weight.data, unshuffle))
     plain.bias.data.copy_(convolution.bias.data)  # type: ignore[union-attr]
     return plain

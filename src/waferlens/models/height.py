@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -13,6 +15,11 @@ LOG_SIGMA_LOW, LOG_SIGMA_HIGH = -7.0, 0.5
 exponential finite early in training; a trained network stays inside."""
 TILT = 0.02
 """Brightness at which the square root of the image bends into a straight line, as a share of white."""
+IMAGENET_MEAN, IMAGENET_SCALE = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+"""Red, green, blue of the images that the weights of others were trained on; a grey image has their means.
+
+Source: torchvision.models, "Inference on pre-trained models".
+"""
 SCALE_COLUMNS = (1, 0, 1, 0)
 SCALE_PRODUCT = (0, 1, 1, 1, 1, 1)
 """Which of the facts are heights and which are yes or no."""
@@ -27,11 +34,25 @@ class HeightNet(nn.Module):
         full_scale: Height that stands for 1 [unit]
         channels: Channels of the image.
         sigma: Whether the spread of the error is told.
+        normalise: `half`, black to half of white as -1..1 (`WaferFastNet`: a square root that makes shot noise alike
+            at every brightness), or `imagenet`, each channel as weights that others trained on ImageNet expect it.
     """
 
-    def __init__(self, body: nn.Module, *, full_scale: float, channels: int = 1, sigma: bool = False) -> None:
+    def __init__(
+        self,
+        body: nn.Module,
+        *,
+        full_scale: float,
+        channels: int = 1,
+        sigma: bool = False,
+        normalise: Literal["half", "imagenet"] = "half",
+    ) -> None:
         super().__init__()
         self.body, self.full_scale, self.channels, self.sigma = body, full_scale, channels, sigma
+        self.normalise = normalise
+        mean, scale = _imagenet(channels) if normalise == "imagenet" else ((0.25,) * channels, (0.25,) * channels)
+        self.register_buffer("mean", torch.tensor(mean)[None, :, None, None], persistent=False)
+        self.register_buffer("scale", torch.tensor(scale)[None, :, None, None], persistent=False)
         self.register_buffer("column_scale", _scales(SCALE_COLUMNS, full_scale)[None, :, None], persistent=False)
         self.register_buffer("product_scale", _scales(SCALE_PRODUCT, full_scale)[None], persistent=False)
 
@@ -72,11 +93,10 @@ class HeightNet(nn.Module):
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """Height and log sigma in units of the full scale, logits of the classes: what losses compare."""
         if self.facts:
-            # the square root makes shot noise alike at every brightness
             seen = 2.0 * torch.sqrt(image.clamp(min=0.0) + TILT) - 1.0
             height, log_sigma, logits = self.body(seen, columns * self.column_scale, product * self.product_scale)
         else:
-            out = self.body(4.0 * image - 1.0).float()
+            out = self.body((image - self.mean) / self.scale).float()
             if out.shape[2:] != image.shape[2:]:
                 out = nn.functional.interpolate(out, size=image.shape[2:], mode="bilinear", align_corners=False)
             height, log_sigma, logits = out[:, :1], out[:, 1:2] if self.sigma else None, None
@@ -96,3 +116,10 @@ class HeightNet(nn.Module):
 
 def _scales(heights: tuple[int, ...], full_scale: float) -> Tensor:
     return torch.tensor([1.0 / full_scale if height else 1.0 for height in heights])
+
+
+def _imagenet(channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    if channels == len(IMAGENET_MEAN):
+        return IMAGENET_MEAN, IMAGENET_SCALE
+    mean, scale = (sum(values) / len(values) for values in (IMAGENET_MEAN, IMAGENET_SCALE))
+    return (mean,) * channels, (scale,) * channels

@@ -106,10 +106,18 @@ class WaferFastNet(nn.Module):
         blocks: Residual blocks at each scale on the way down; the way up has the same, but for the last.
         sigma: Whether the spread of the error is told.
         classes: Whether die, street and missing die are told apart.
+        channels: Channels of the image.
     """
 
     def __init__(
-        self, unshuffle: int, widths: Sequence[int], blocks: Sequence[int], *, sigma: bool, classes: bool
+        self,
+        unshuffle: int,
+        widths: Sequence[int],
+        blocks: Sequence[int],
+        *,
+        sigma: bool,
+        classes: bool,
+        channels: int = 1,
     ) -> None:
         super().__init__()
         self.unshuffle, self.sigma, self.classes = unshuffle, sigma, classes
@@ -119,7 +127,7 @@ class WaferFastNet(nn.Module):
             nn.Conv1d(COLUMN_FACTS, 24, 9, padding=4), nn.ReLU(), nn.Conv1d(24, 1, 9, padding=4)
         )
         facts = COLUMN_FACTS + 32
-        inputs = (unshuffle**2, *widths[:-1])
+        inputs = (channels * unshuffle**2, *widths[:-1])
         self.down = nn.ModuleList(
             nn.Sequential(
                 Residual(before, width, stride=1 if scale == 0 else 2),
@@ -143,7 +151,7 @@ class WaferFastNet(nn.Module):
 
     def forward(
         self,
-        image: Float[Tensor, "b 1 h w"],
+        image: Float[Tensor, "b c h w"],
         columns: Float[Tensor, "b 4 w"],
         product: Float[Tensor, "b 6"],
     ) -> tuple[Float[Tensor, "b 1 h w"], Float[Tensor, "b 1 h w"] | None, Float[Tensor, "b 3 p q"] | None]:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from waferlens.recipe.faults import disagreement
 from waferlens.recipe.sections import Calibration, Fraction, Recipe, Section, Train, Weight
-from waferlens.recipe.wafer_models import WaferModel
+from waferlens.recipe.wafer_models import DepthCnn, Fcrn, WaferModel
 
 Known = Literal["objective", "product", "track"]
 """What a line may know beside the image: height of focus a column, nominal stack, auto-focus track."""
 
 
+HALVINGS = 16
+"""What the bottlenecks of fcrn and depth-cnn are divided by on the way up."""
 MOST_FOLD_PX = 64
 """Pixels that the coarsest scale of a network may fold along each side; images are filled up to a multiple of it."""
 
@@ -32,6 +35,9 @@ class WaferInput(Section):
     whole image to height_px x width_px, whatever it shows [um]"""
     channels: Literal[1, 3] = 1
     """Channels of the image; a grey image is repeated, a colour image averaged."""
+    normalise: Literal["half", "imagenet"] = "half"
+    """What the network computes with: half is black to half of white as -1..1 (wafer-fast takes a square root, which
+    makes shot noise alike at every brightness); imagenet is each channel as weights learned on ImageNet expect it."""
     known: tuple[Known, ...] = ()
     """What it is told beside the image; each may be missing at inspection."""
 
@@ -113,24 +119,49 @@ class WaferRecipe(Recipe):
 
     @model_validator(mode="after")
     def _parts_fit(self) -> WaferRecipe:
-        faults: list[tuple[str, str]] = []
-        if self.model.kind != "wafer-fast":
-            if self.input.known:
-                faults.append(("input.known", f"{self.model.kind} is shown the image alone; set input.known=[]"))
-            if self.target.classes:
-                faults.append(("target.classes", f"{self.model.kind} tells heights only; set target.classes=false"))
-        if self.loss.sigma_weight and not self.target.sigma:
-            faults.append(("loss.sigma_weight", "needs target.sigma: true"))
-        if self.loss.class_weight and not self.target.classes:
-            faults.append(("loss.class_weight", "needs target.classes: true"))
-        if self.input.scene == "nyu" and self.loss.supervision != "dense":
-            faults.append(("loss.supervision", "NYU Depth v2 has no auto-focus track; set dense"))
-        if self.model.kind == "wafer-fast" and len(self.model.widths) != len(self.model.blocks):
-            faults.append(("model.blocks", f"{len(self.model.widths)} widths need as many blocks"))
-        if self.model.kind == "wafer-fast" and self.model.unshuffle * 2 ** (len(self.model.widths) - 1) > MOST_FOLD_PX:
-            faults.append(
-                ("model.widths", f"unshuffle and scales may fold {MOST_FOLD_PX} px at the most; leave one out")
-            )
+        faults = [*self._network_faults(), *self._loss_faults()]
         if faults:
             raise disagreement(faults)
         return self
+
+    def _network_faults(self) -> Iterator[tuple[str, str]]:
+        """What the network cannot be shown, or cannot tell."""
+        kind = self.model.kind
+        if kind != "wafer-fast":
+            if self.input.known:
+                yield "input.known", f"{kind} is shown the image alone; set input.known=[]"
+            if self.target.classes:
+                yield "target.classes", f"{kind} tells heights only; set target.classes=false"
+        if isinstance(self.model, Fcrn | DepthCnn):
+            if self.target.sigma:
+                yield "target.sigma", f"{kind} tells no spread; set target.sigma=false, or take unet or wafer-fast"
+            if self.model.bottleneck_channels % HALVINGS:
+                yield "model.bottleneck_channels", f"should be a multiple of {HALVINGS}"
+            if self.train.crop_px is not None:
+                yield "train.crop_px", f"{kind} takes images of one size; set train.crop_px=null"
+        if self.model.kind == "unet":
+            fold = 2 ** (self.model.levels - 1)
+            for side in ("height_px", "width_px"):
+                if getattr(self.input, side) % fold:
+                    yield f"input.{side}", f"{self.model.levels} levels need a multiple of {fold}"
+        if self.model.kind == "wafer-fast":
+            if self.input.normalise != "half":
+                yield "input.normalise", "wafer-fast has no weights of others; set input.normalise=half"
+            if self.input.pitch_um is None:
+                yield "input.pitch_um", "wafer-fast takes images of any size, at one pitch; set it, as 8.197"
+            if len(self.model.widths) != len(self.model.blocks):
+                yield "model.blocks", f"{len(self.model.widths)} widths need as many blocks"
+            if self.model.unshuffle * 2 ** (len(self.model.widths) - 1) > MOST_FOLD_PX:
+                yield "model.widths", f"unshuffle and scales may fold {MOST_FOLD_PX} px at the most; leave one out"
+
+    def _loss_faults(self) -> Iterator[tuple[str, str]]:
+        """What is asked of the loss and not there."""
+        if self.loss.sigma_weight and not self.target.sigma:
+            yield "loss.sigma_weight", "needs target.sigma: true"
+        if self.loss.class_weight and not self.target.classes:
+            yield "loss.class_weight", "needs target.classes: true"
+        if self.input.scene == "nyu":
+            if self.loss.supervision != "dense":
+                yield "loss.supervision", "NYU Depth v2 has no auto-focus track; set dense"
+            if not self.loss.mask_zero:
+                yield "loss.mask_zero", "depth 0 of NYU Depth v2 was not measured; set loss.mask_zero=true"
