@@ -56,7 +56,12 @@ def evaluate(
     if reference is not None:
         raise UsageError(f"--reference means nothing to {opened.name}, a bundle of station {opened.recipe['station']}")
     if opened.recipe.get("station") == "wafer":
-        _wafer(opened, data, split, inputs, baselines, out, json)
+        if (opened.recipe.get("input") or {}).get("scene") == "nyu":
+            if inputs is not None:
+                raise UsageError(f"--inputs means nothing to {opened.name}: it is shown views and nothing else")
+            _views(opened, data, split, out, json)
+        else:
+            _wafer(opened, data, split, inputs, baselines, out, json)
         return
     if inputs is not None:
         raise UsageError(f"--inputs means nothing to {opened.name}, a bundle of station {opened.recipe['station']}")
@@ -154,13 +159,34 @@ def _wafer(
     with progress(count_judged(data, keep), "fields", quiet=json) as advance:
         told = evaluate_wafer(session, judged_fields(data, keep), known, baselines=baselines, advance=advance)
     result = {"bundle": opened.name, "data": data.name, "split": split} | told
+    _told(result, wafer_lines(result), out, json)
+
+
+def _views(opened: Bundle, data: Path, split: str, out: Path | None, json: bool) -> None:
+    from waferlens.bundle.views import ViewSession
+    from waferlens.evaluate.views import evaluate_views, view_lines
+    from waferlens.formats.nyu import entries
+    from waferlens.load.nyu import split as sides_of
+
+    session, listed = ViewSession(opened, threads=2), entries(data)
+    if split != "all":
+        listed = dict(sides_of(listed, data)).get(split, [])  # type: ignore[call-overload]
+        if not listed:
+            raise UsageError(f"--split {split}: no view of {data} is on this side")
+    with progress(len(listed), "views", quiet=json) as advance:
+        result = {"bundle": opened.name, "data": data.name, "split": split} | evaluate_views(session, listed, advance)
+    _told(result, view_lines(result), out, json)
+
+
+def _told(result: dict[str, Any], lines: list[str], out: Path | None, json: bool) -> None:
+    """Writes a result and prints it, as JSON or as lines."""
     if out is not None:
         (out / "evaluation.json").write_text(dumps(as_json(result), indent=2, allow_nan=False) + "\n")
     if json:
         emit_json(result)
         return
-    print(f"{result['bundle']} on {result['data']} ({split})")
-    for line in wafer_lines(result):
+    print(f"{result['bundle']} on {result['data']} ({result['split']})")
+    for line in lines:
         print(line)
     if out is not None:
         say(f"written: {out}")

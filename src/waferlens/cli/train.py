@@ -24,10 +24,19 @@ def train(
     overrides: Annotated[
         list[str] | None, typer.Argument(metavar="a.b=c", help="Settings written over the recipe.")
     ] = None,
-    data: Annotated[Path, typer.Option(help="Folder in the challenge's layout; good images for golden.")] = ...,  # type: ignore[assignment]
+    data: Annotated[
+        Path,
+        typer.Option(
+            help="Folder in the challenge's layout, fields of wafers, or views with depth; good images for golden."
+        ),
+    ] = ...,  # type: ignore[assignment]
     out: Annotated[Path, typer.Option(help="Folder of the run; an interrupted run in it goes on.")] = ...,  # type: ignore[assignment]
     start: Annotated[
         Path | None, typer.Option("--from", help="A finished run of the same network to begin with.")
+    ] = None,
+    weights: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Weights of a ResNet that others trained: .npy, .pth, .safetensors."),
     ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print a machine-readable result.")] = False,
@@ -40,13 +49,21 @@ def train(
 
     resolved = load_recipe(recipe, overrides or [])
     if resolved.station == "golden":
-        _fit(resolved, data, out, start, json)
+        _fit(resolved, data, out, start, weights, json)
         return
     require("train", "lightning")
     make_folder(out)
     from waferlens.train import train as run
 
-    result = run(resolved, data, out, start=start, threads=threads, quiet=json or not sys.stderr.isatty())  # type: ignore[arg-type]
+    result = run(
+        resolved,  # type: ignore[arg-type]
+        data,
+        out,
+        start=start,
+        weights=weights,
+        threads=threads,
+        quiet=json or not sys.stderr.isatty(),
+    )
     if json:
         emit_json(result)
     else:
@@ -56,11 +73,12 @@ def train(
         )
 
 
-def _fit(recipe: Recipe, data: Path, out: Path, start: Path | None, json: bool) -> None:
+def _fit(recipe: Recipe, data: Path, out: Path, start: Path | None, weights: Path | None, json: bool) -> None:
     from waferlens.prepare.golden import fit
 
-    if start is not None:
-        raise UsageError(f"--from means nothing to {recipe.name}: it is fitted anew from good images")
+    for option, given in (("--from", start), ("--weights", weights)):
+        if given is not None:
+            raise UsageError(f"{option} means nothing to {recipe.name}: it is fitted anew from good images")
     with counted_progress("images", quiet=json) as show:
         result = fit(recipe, data, out, show)  # type: ignore[arg-type]
     if json:

@@ -50,7 +50,7 @@ def predicted(
     """
     seen = shown(
         field.image, field.pitch_um, field.trace, network_pitch_um=session.pitch_um, size_px=session.size_px,
-        full_scale=float(np.iinfo(field.image.dtype).max),
+        full_scale=field.white,
     )  # fmt: skip
     told = session.predict(
         seen.image,

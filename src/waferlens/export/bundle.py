@@ -16,8 +16,9 @@ from waferlens.bundle.files import open_bundle, write_bundle
 from waferlens.bundle.session import Session
 from waferlens.errors import InputError
 from waferlens.evaluate.calibrate import fit_calibration
-from waferlens.export.finished import Exported, load_run
+from waferlens.export.finished import Exported, begun_lines, load_run
 from waferlens.export.onnx import TOLERANCE_GREY, as_json, compare, require_parity, to_onnx
+from waferlens.export.views import export_views
 from waferlens.export.wafer import export_wafer
 from waferlens.formats import challenge
 from waferlens.load.challenge import SimArrays, load_sim, scan
@@ -47,7 +48,9 @@ def export(run: Path, out: Path, *, data: Path | None = None, tolerance: float |
     """
     recipe, source, card = load_run(run, data)
     if isinstance(recipe, WaferRecipe):
-        return export_wafer(recipe, run, source, card, out, tolerance)
+        return (export_views if recipe.input.scene == "nyu" else export_wafer)(
+            recipe, run, source, card, out, tolerance
+        )
     network = build(recipe)
     network.load_state_dict(load_file(run / WEIGHTS))
     network.eval()
@@ -93,12 +96,6 @@ def bundle_card(recipe: HoleRecipe, card: dict[str, Any], parity: dict[str, Any]
     """What the bundle is, for people."""
     network, results, grounds, told = describe(recipe), card["results"], calibration.data, card["data"]
     level = level_key(min(recipe.calibration.levels))
-    before = results.get("started_from")
-    begun = (
-        [f"- begun with: {before['recipe']}, {before['epochs']} epochs in {before['cpu_seconds'] / 60:.1f} CPU-minutes"]
-        if before
-        else []
-    )
     lines = [
         f"# {recipe.name}",
         "",
@@ -108,7 +105,7 @@ def bundle_card(recipe: HoleRecipe, card: dict[str, Any], parity: dict[str, Any]
         f"- network: {network['parameters_fused']:,} parameters as exported, {network['gflops']:.4f} GFLOPs an image",
         f"- trained on: {told.get('images', '?')} images of `{told.get('world', told['folder'])}`"
         f" in {results['cpu_seconds'] / 60:.1f} CPU-minutes, {results['epochs']} epochs",
-        *begun,
+        *begun_lines(results),
         f"- RMSE on its validation structures: {results['rmse_validation']:.3f} grey",
         f"- calibrated on: {grounds['images']} images of {grounds['structures']} structures of "
         f"`{grounds['world'] or grounds['folder']}`, which trained nothing",

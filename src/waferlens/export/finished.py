@@ -44,6 +44,24 @@ def load_run(run: Path, data: Path | None) -> tuple[HoleRecipe | WaferRecipe, Pa
     return recipe, data if data is not None else _data_of(run), json.loads((run / "runcard.json").read_text())
 
 
+def begun_lines(results: dict[str, Any]) -> list[str]:
+    """What a run began with, as lines of a bundle's card; none where weights were fresh.
+
+    Args:
+        results: Of the run card.
+    """
+    lines = []
+    if before := results.get("started_from"):
+        minutes = before["cpu_seconds"] / 60
+        lines.append(f"- begun with: {before['recipe']}, {before['epochs']} epochs in {minutes:.1f} CPU-minutes")
+    if weights := results.get("weights"):
+        lines.append(
+            f"- begun with: weights of others, {weights['file']} (sha256 {weights['sha256'][:12]}…), of which "
+            f"{weights['taken']} arrays were taken and {len(weights['left_out'])} left out"
+        )
+    return lines
+
+
 def _data_of(run: Path) -> Path:
     told = json.loads((run / DATA).read_text())["folder"] if (run / DATA).exists() else None
     if told is None or not Path(told).is_dir():

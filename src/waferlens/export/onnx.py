@@ -14,6 +14,7 @@ from jaxtyping import Float32
 
 from waferlens.bundle.session import Session
 from waferlens.bundle.verdict import REVIEW, judge
+from waferlens.bundle.wafer_calibration import NORMAL_90
 from waferlens.errors import ParityError
 from waferlens.models import DepthNet, fuse
 from waferlens.ops.hole import measure_holes
@@ -32,11 +33,11 @@ class Parity:
 
     images: int
     max_abs: float
-    """Greatest difference of a pixel's depth [grey] or height [um]"""
+    """Greatest difference of a pixel's depth [grey, m] or height [um]"""
     max_abs_sigma: float
     """Greatest difference of a pixel's sigma [grey, um]"""
     tolerance: float
-    """What is let through [grey, um]"""
+    """What is let through [grey, um, m]"""
     ok_ng_flips: int
     """Values inside a limit in one and outside in the other, over all measurands and limits."""
     review_changes: int
@@ -69,6 +70,8 @@ def graph_of(
     with warnings.catch_warnings():
         # The older exporter is chosen on purpose: seconds instead of minutes, and the same graph.
         warnings.simplefilter("ignore", DeprecationWarning)
+        # It says where it leaves a constant to the runtime, which folds it when the model is loaded.
+        warnings.filterwarnings("ignore", message="Constant folding", category=UserWarning)
         torch.onnx.export(
             exported,
             tuple(inputs.values()),
@@ -127,6 +130,46 @@ def compare(
     return Parity(len(grey), float(np.abs(ours - theirs).max()), max_sigma, tolerance, flips, changes)
 
 
+def compare_maps(
+    ours: Sequence[np.ndarray],
+    theirs: Sequence[np.ndarray],
+    sigmas: tuple[Sequence[np.ndarray], Sequence[np.ndarray]],
+    tolerance: float,
+    step_px: int = 1,
+) -> Parity:
+    """Counts what would have changed on maps of heights or depths.
+
+    Verdicts are those of single pixels against limits at percentiles of the values, with their 90 % intervals. Where no
+    sigma is told, the half-width is the tolerance: no verdict can be surer than what is let through.
+
+    Args:
+        ours: A map an image, as trained.
+        theirs: As exported.
+        sigmas: The same of the sigmas; both empty where none are told.
+        tolerance: Greatest difference of a pixel that counts as agreement, in the unit of the maps.
+        step_px: Every so many pixels along each side are judged [px]
+    """
+    step = (..., slice(None, None, step_px), slice(None, None, step_px))
+    first, second = (np.concatenate([one[step].ravel() for one in maps]) for maps in (ours, theirs))
+    halves = [
+        NORMAL_90 * np.concatenate([one[step].ravel() for one in maps]) if maps else np.full_like(first, tolerance)
+        for maps in sigmas
+    ]
+    flips = changes = 0
+    for percentile in LIMIT_PERCENTILES:
+        limit = float(np.percentile(first, percentile))
+        a, b = (
+            judge(value - half, value + half, limit, None) for value, half in zip((first, second), halves, strict=True)
+        )
+        flips += int(np.sum((a != b) & (a != REVIEW) & (b != REVIEW)))
+        changes += int(np.sum((a == REVIEW) != (b == REVIEW)))
+    return Parity(len(ours), _greatest(ours, theirs), _greatest(*sigmas), tolerance, flips, changes)
+
+
+def _greatest(ours: Sequence[np.ndarray], theirs: Sequence[np.ndarray]) -> float:
+    return max((float(np.abs(a - b).max()) for a, b in zip(ours, theirs, strict=True)), default=0.0)
+
+
 def require_parity(parity: Parity, unit: str = "grey") -> None:
     """Refuses an export that would not measure what was trained.
 
@@ -134,7 +177,7 @@ def require_parity(parity: Parity, unit: str = "grey") -> None:
         ParityError: depth or sigma of a pixel differs by more than the tolerance, or a verdict turned from OK to NG or
             back.
     """
-    named = (("depth" if unit == "grey" else "height", parity.max_abs), ("sigma", parity.max_abs_sigma))
+    named = (("height" if unit == "um" else "depth", parity.max_abs), ("sigma", parity.max_abs_sigma))
     for what, difference in named:
         if not difference <= parity.tolerance:
             raise ParityError(

@@ -14,13 +14,12 @@ from safetensors.torch import load_file
 
 from waferlens import __version__
 from waferlens.bundle.files import open_bundle, write_bundle
-from waferlens.bundle.verdict import REVIEW, judge
 from waferlens.bundle.wafer import MULTIPLE_PX, WaferSession, column_facts, product_facts
-from waferlens.bundle.wafer_calibration import NORMAL_90, WaferCalibration
-from waferlens.errors import InputError, UsageError
+from waferlens.bundle.wafer_calibration import WaferCalibration
+from waferlens.errors import InputError
 from waferlens.evaluate.wafer_calibrate import fit_wafer_calibration
-from waferlens.export.finished import Exported
-from waferlens.export.onnx import LIMIT_PERCENTILES, Parity, as_json, graph_of, require_parity
+from waferlens.export.finished import Exported, begun_lines
+from waferlens.export.onnx import Parity, as_json, compare_maps, graph_of, require_parity
 from waferlens.load.wafer import Field, manifest, read_fields
 from waferlens.models import build_wafer, describe
 from waferlens.models.height import HeightNet
@@ -52,11 +51,8 @@ def export_wafer(
 
     Raises:
         InputError: the data cannot be used.
-        UsageError: the recipe predicts no heights of wafers.
         ParityError: the exported graph does not say what the network says.
     """
-    if recipe.input.scene != "fields":
-        raise UsageError(f"recipe {recipe.name} learns depths of indoor views; a bundle measures wafers")
     network = build_wafer(recipe)
     network.load_state_dict(load_file(run / WEIGHTS))
     network.eval()
@@ -123,11 +119,8 @@ def wafer_graph(network: HeightNet, recipe: WaferRecipe) -> bytes:
 
 
 def wafer_parity(network: HeightNet, session: WaferSession, fields: Sequence[Field], tolerance: float) -> Parity:
-    """Runs both on the same fields, once with all that is known and once with the image alone.
-
-    Verdicts are those of single pixels against limits at percentiles of the heights, with their 90 % intervals.
-    """
-    ours, theirs, our_half, their_half = [], [], [], []
+    """Runs both on the same fields, on every other one with all that is known and else with the image alone."""
+    ours, theirs, our_sigma, their_sigma = [], [], [], []
     for place, field in enumerate(fields):
         seen = shown(
             field.image,
@@ -135,6 +128,7 @@ def wafer_parity(network: HeightNet, session: WaferSession, fields: Sequence[Fie
             field.trace,
             network_pitch_um=session.pitch_um,
             size_px=session.size_px,
+            full_scale=field.white,
         )
         told = place % 2 == 0
         known = {
@@ -159,25 +153,9 @@ def wafer_parity(network: HeightNet, session: WaferSession, fields: Sequence[Fie
         ours.append(said[0][0, 0, :h, :w].numpy())
         theirs.append(found.height_um)
         if network.sigma:
-            our_half.append(said[1][0, 0, :h, :w].numpy())
-            their_half.append(found.raw_sigma_um)
-    difference = max(float(np.abs(a - b).max()) for a, b in zip(ours, theirs, strict=True))
-    sigmas = max((float(np.abs(a - b).max()) for a, b in zip(our_half, their_half, strict=True)), default=0.0)
-    step = (slice(None, None, PARITY_STEP_PX),) * 2
-    first, second = (np.concatenate([one[step].ravel() for one in maps]) for maps in (ours, theirs))
-    halves = [
-        NORMAL_90 * np.concatenate([one[step].ravel() for one in maps]) if maps else np.zeros_like(first)
-        for maps in (our_half, their_half)
-    ]
-    flips = changes = 0
-    for percentile in LIMIT_PERCENTILES:
-        limit = float(np.percentile(first, percentile))
-        a, b = (
-            judge(value - half, value + half, limit, None) for value, half in zip((first, second), halves, strict=True)
-        )
-        flips += int(np.sum((a != b) & (a != REVIEW) & (b != REVIEW)))
-        changes += int(np.sum((a == REVIEW) != (b == REVIEW)))
-    return Parity(len(fields), difference, sigmas, tolerance, flips, changes)
+            our_sigma.append(said[1][0, 0, :h, :w].numpy())
+            their_sigma.append(found.raw_sigma_um)
+    return compare_maps(ours, theirs, (our_sigma, their_sigma), tolerance, PARITY_STEP_PX)
 
 
 def wafer_card(recipe: WaferRecipe, card: dict[str, Any], parity: dict[str, Any], calibration: WaferCalibration) -> str:
@@ -197,17 +175,20 @@ def wafer_card(recipe: WaferRecipe, card: dict[str, Any], parity: dict[str, Any]
         f"{recipe.input.width_px} x {recipe.input.height_px} px",
         f"- trained on: {told['images']} fields of `{told.get('world', told['folder'])}` in "
         f"{results['cpu_seconds'] / 60:.1f} CPU-minutes, {results['epochs']} epochs, {recipe.loss.supervision} truth",
-        f"- mean absolute error on its validation wafers, all told: {results['mae_validation']:.2f} um",
-        f"- calibrated on: {grounds.get('fields', 0)} fields of {grounds.get('wafers', 0)} wafers of "
-        f"`{grounds.get('world')}`, which trained nothing",
+        *begun_lines(results),
+        f"- mean absolute error on its validation wafers, all told: {results['mae_validation']:.2f} um"
+        + (" of the track's reading, for no dense truth was told" if told.get("validated_on") == "track" else ""),
+        f"- {'calibrated' if calibration.quantiles else 'compared'} on: {grounds.get('fields', 0)} fields of "
+        f"{grounds.get('wafers', 0)} wafers of `{grounds.get('world')}`, which trained nothing"
+        + ("" if calibration.quantiles else "; it tells no sigma, so there are no intervals"),
         f"- torch against ONNX Runtime: {parity['max_abs']:.2g} um at most on {parity['images']} fields, "
         f"{parity['ok_ng_flips']} verdicts of pixels turned",
         f"- sources: {', '.join(card['sources'])}",
         "",
         "## Meant for",
         "",
-        "Scans like those it was calibrated on. Heights are above the carrier. Where the picture cannot tell a height,",
-        "sigma says so; what is told beside the image decides how often that is.",
+        "Scans like those it was trained on. Heights are above the carrier. Where the picture cannot tell a height,",
+        "sigma says so, if it is told; what is known beside the image decides how often that is.",
         "",
     ]
     return "\n".join(lines)

@@ -37,6 +37,11 @@ class Field:
     dies: list[Die] | None
     """Truth of the sites, None where it is not told."""
 
+    @property
+    def white(self) -> float:
+        """The greatest grey value that the image's type holds."""
+        return float(np.iinfo(self.image.dtype).max)
+
 
 def read_fields(root: Path, keep: Callable[[str], bool] = lambda wafer: True) -> Iterator[Field]:
     """The fields of a data set whose wafer is kept, in the order of its table.

@@ -83,6 +83,7 @@ def build_wafer(recipe: WaferRecipe) -> HeightNet:
         channels=spec.channels,
         sigma=target.sigma,
         normalise=spec.normalise,
+        enlarged_px=(spec.height_px, spec.width_px) if isinstance(recipe.model, DepthCnn) else None,
     )
 
 

@@ -45,8 +45,20 @@ class UnpoolingConvolution(nn.Conv2d):
         super().__init__(inputs, outputs, 5, padding=2)
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k p q"]:
-        turned = self.weight.flip(2, 3).transpose(0, 1)
-        return nn.functional.conv_transpose2d(x, turned, self.bias, stride=2, padding=2, output_padding=1)
+        return nn.functional.conv_transpose2d(x, self._turned(), self.bias, stride=2, padding=2, output_padding=1)
+
+    def fused(self) -> nn.ConvTranspose2d:
+        """The transposed convolution itself, its weights turned for good."""
+        plain = nn.ConvTranspose2d(
+            self.in_channels, self.out_channels, 5, stride=2, padding=2, output_padding=1, bias=self.bias is not None
+        )
+        plain.weight.data.copy_(self._turned().data)
+        if self.bias is not None:
+            plain.bias.data.copy_(self.bias.data)  # type: ignore[union-attr]
+        return plain
+
+    def _turned(self) -> Tensor:
+        return self.weight.flip(2, 3).transpose(0, 1)
 
 
 class JoinedUpProjection(nn.Module):

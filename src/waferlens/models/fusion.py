@@ -8,6 +8,7 @@ from itertools import pairwise
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from waferlens.models.depth_cnn import UnpoolingConvolution
 from waferlens.models.strided import RepConvolution, StridedNet
 from waferlens.models.wafer_fast import WaferFastNet
 
@@ -32,14 +33,15 @@ def _unfolded(convolution: nn.Conv2d, unshuffle: int) -> nn.Conv2d:
 
 
 def fuse(network: nn.Module) -> nn.Module:
-    """A copy for evaluation: every group of parallel branches as its one convolution, batch norms folded.
+    """A copy for evaluation: every group of parallel branches as its one convolution, unpooling and convolution as one
+    transposed convolution, batch norms folded.
 
     The fold of pixels disappears as well: the first convolution takes the pixels directly.
     """
     network = copy.deepcopy(network).eval()
     for parent in list(network.modules()):
         for name, child in list(parent.named_children()):
-            if isinstance(child, RepConvolution):
+            if isinstance(child, RepConvolution | UnpoolingConvolution):
                 setattr(parent, name, child.fused())
     for module in network.modules():
         if isinstance(module, nn.Sequential):
@@ -51,6 +53,9 @@ def fuse(network: nn.Module) -> nn.Module:
         if isinstance(module, WaferFastNet) and isinstance(module.fold, nn.PixelUnshuffle):
             entrance = module.down[0][0]
             entrance.first[0] = _unfolded(entrance.first[0], module.unshuffle)
-            entrance.beside[0] = _unfolded(entrance.beside[0], module.unshuffle)
+            if isinstance(entrance.beside, nn.Identity):  # as wide as the folded pixels: these go past
+                entrance.beside = nn.PixelUnshuffle(module.unshuffle)
+            else:
+                entrance.beside[0] = _unfolded(entrance.beside[0], module.unshuffle)
             module.fold = nn.Identity()
     return network

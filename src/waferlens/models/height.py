@@ -30,12 +30,13 @@ class HeightNet(nn.Module):
 
     Args:
         body: `WaferFastNet`, or a network from a normalised image `b c h w` to one channel, or two with sigma, in
-            units of the full scale; its map may be smaller than the image.
+            units of the full scale.
         full_scale: Height that stands for 1 [unit]
         channels: Channels of the image.
         sigma: Whether the spread of the error is told.
         normalise: `half`, black to half of white as -1..1 (`WaferFastNet`: a square root that makes shot noise alike
             at every brightness), or `imagenet`, each channel as weights that others trained on ImageNet expect it.
+        enlarged_px: Rows and columns to which a map that is smaller than the image is enlarged [px]
     """
 
     def __init__(
@@ -46,10 +47,11 @@ class HeightNet(nn.Module):
         channels: int = 1,
         sigma: bool = False,
         normalise: Literal["half", "imagenet"] = "half",
+        enlarged_px: tuple[int, int] | None = None,
     ) -> None:
         super().__init__()
         self.body, self.full_scale, self.channels, self.sigma = body, full_scale, channels, sigma
-        self.normalise = normalise
+        self.normalise, self.enlarged_px = normalise, enlarged_px
         mean, scale = _imagenet(channels) if normalise == "imagenet" else ((0.25,) * channels, (0.25,) * channels)
         self.register_buffer("mean", torch.tensor(mean)[None, :, None, None], persistent=False)
         self.register_buffer("scale", torch.tensor(scale)[None, :, None, None], persistent=False)
@@ -97,8 +99,8 @@ class HeightNet(nn.Module):
             height, log_sigma, logits = self.body(seen, columns * self.column_scale, product * self.product_scale)
         else:
             out = self.body((image - self.mean) / self.scale).float()
-            if out.shape[2:] != image.shape[2:]:
-                out = nn.functional.interpolate(out, size=image.shape[2:], mode="bilinear", align_corners=False)
+            if self.enlarged_px is not None:
+                out = nn.functional.interpolate(out, size=self.enlarged_px, mode="bilinear", align_corners=False)
             height, log_sigma, logits = out[:, :1], out[:, 1:2] if self.sigma else None, None
         if log_sigma is not None:
             log_sigma = log_sigma.clamp(LOG_SIGMA_LOW, LOG_SIGMA_HIGH)

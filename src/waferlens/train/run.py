@@ -16,23 +16,25 @@ from typing import Any
 import lightning
 import torch
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from waferlens import __version__
-from waferlens.errors import InputError, UsageError
+from waferlens.errors import RecipeError, UsageError
 from waferlens.models import describe
-from waferlens.recipe import HoleRecipe, WaferRecipe, as_yaml
+from waferlens.recipe import HoleRecipe, WaferRecipe, as_yaml, load_recipe
 from waferlens.recipe.hole import Pix2Pix
 from waferlens.records import RunCard
+from waferlens.train.beginning import WEIGHTS, begin_with, fill_with
 from waferlens.train.callbacks import CpuBudget, Curves
 from waferlens.train.memory import keep_freed_memory
-from waferlens.train.setup import Metric, Setup, Task
+from waferlens.train.setup import Metric, Setup
 
-WEIGHTS = "weights.safetensors"
 LAST = "last.ckpt"
 CURVES = "metrics.csv"
 DATA = "data.json"
 """Where the data lies on this machine; stays in the run, never enters a bundle."""
+BEGUN = ("started_from", "weights")
+"""What a run began with, in `DATA` while it runs, in the run card when it has ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +72,7 @@ def train(
     out: Path,
     *,
     start: Path | None = None,
+    weights: Path | None = None,
     threads: int | None = None,
     quiet: bool = True,
 ) -> Trained:
@@ -81,14 +84,19 @@ def train(
         out: The run's folder. If it holds an interrupted run of the same recipe, that run goes on from its last epoch.
         start: A finished run whose weights it begins with, such as one on simulated data before the user's own; its
             network must be the same. None begins with fresh weights.
+        weights: A file of weights that others trained, for the parts that have the same shape; see
+            `models.foreign_weights`. What is left out of it stands in the log and in the run card.
         threads: CPU threads; the losses of a resumed run are the same only with the same number. None for torch's own.
         quiet: Draw no progress bar.
 
     Raises:
-        InputError: the data cannot be used, or `start` holds no finished run.
+        InputError: the data cannot be used, `start` holds no finished run, or `weights` nothing that fits, or not all
+            of an encoder that stays frozen.
+        FormatError: `weights` is damaged, or more than weights.
         UsageError: the folder holds a run of another recipe, or a finished one; the data or `start` are of another
-            size or network than the recipe's.
+            size or network than the recipe's; a frozen encoder would stay as it was drawn.
     """
+    _require_a_beginning(recipe, start, weights, out)
     started, wall = time.strftime("%Y-%m-%dT%H:%M:%S%z"), time.perf_counter()
     out.mkdir(parents=True, exist_ok=True)
     resolved = as_yaml(recipe)
@@ -106,11 +114,15 @@ def train(
     lightning.seed_everything(recipe.train.seed, workers=False, verbose=False)
     task = made.task()
     resume = out / LAST
-    if resume.exists():  # its weights come from the checkpoint, whatever `start` says now
-        before = json.loads((out / DATA).read_text()).get("started_from")
+    if resume.exists():  # its weights come from the checkpoint, whatever `start` and `weights` say now
+        begun = {key: value for key, value in json.loads((out / DATA).read_text()).items() if key in BEGUN}
     else:
-        before = None if start is None else _begin_with(task, recipe, metric, start)
-    (out / DATA).write_text(json.dumps({"folder": str(data.resolve()), "started_from": before}) + "\n")
+        begun = {}
+        if start is not None:
+            begun["started_from"] = begin_with(task, recipe, metric, start)
+        if weights is not None:
+            begun["weights"] = fill_with(task, weights, log)
+    (out / DATA).write_text(json.dumps({"folder": str(data.resolve()), **begun}) + "\n")
     best = ModelCheckpoint(out, filename="best", monitor=metric.name, enable_version_counter=False)
     last = ModelCheckpoint(out, filename="last", enable_version_counter=False)
     curves = Curves(out / CURVES, metric)
@@ -127,18 +139,17 @@ def train(
     if trainer.interrupted:
         raise KeyboardInterrupt
     stopped = _why(trainer, budget)
-    weights = torch.load(best.best_model_path, map_location="cpu", weights_only=True)["state_dict"]
+    learned = torch.load(best.best_model_path, map_location="cpu", weights_only=True)["state_dict"]
     prefix = "network."
     save_file(
-        {name.removeprefix(prefix): value.contiguous() for name, value in weights.items() if name.startswith(prefix)},
+        {name.removeprefix(prefix): value.contiguous() for name, value in learned.items() if name.startswith(prefix)},
         out / WEIGHTS,
     )
     result = Trained(
         str(out), trainer.current_epoch, metric, float(best.best_model_score), round(task.cpu_seconds, 1), stopped
     )
     card = _card(recipe, made.facts, result, started, time.perf_counter() - wall)
-    if before is not None:
-        card.results["started_from"] = before
+    card.results.update(begun)
     (out / "runcard.json").write_text(json.dumps(asdict(card), indent=2) + "\n")
     curves.draw(out / "curves.png")
     log.info("ended (%s) after %d epochs: %s on validation", stopped, result.epochs, result.reached)
@@ -154,20 +165,6 @@ def _setup(recipe: HoleRecipe | WaferRecipe, data: Path) -> Setup:
     from waferlens.train.hole import hole_setup
 
     return hole_setup(recipe, data)
-
-
-def _begin_with(task: Task, recipe: HoleRecipe | WaferRecipe, metric: Metric, start: Path) -> dict[str, Any]:
-    """Loads the weights of a finished run, and tells what that run was."""
-    if not (start / WEIGHTS).exists():
-        raise InputError(start, f"holds no finished training run (no {WEIGHTS})")
-    card = json.loads((start / "runcard.json").read_text())
-    ours, theirs = recipe.model.model_dump(mode="json"), card["recipe"]["model"]
-    if ours != theirs:
-        different = sorted(key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key))
-        raise UsageError(f"{start}: its network differs in {', '.join(f'model.{key}' for key in different)}")
-    task.network.load_state_dict(load_file(start / WEIGHTS))
-    told = {key: card["results"][key] for key in ("epochs", metric.name, "cpu_seconds")}
-    return {"recipe": card["recipe"]["name"], "data": card["data"], **told}
 
 
 def _trainer(recipe: HoleRecipe | WaferRecipe, out: Path, callbacks: list[Callback], quiet: bool) -> lightning.Trainer:
@@ -192,11 +189,32 @@ def _same_run(out: Path, resolved: str) -> None:
     path = out / "recipe.yaml"
     if (out / WEIGHTS).exists():
         raise UsageError(f"{out}: holds a finished run; name another --out, or remove this one first")
-    if (out / LAST).exists() and path.exists() and path.read_text() != resolved:
+    if (out / LAST).exists() and path.exists() and not _reads_as(path, resolved):
         raise UsageError(
             f"{out}: holds an interrupted run of another recipe ({path}); name another --out, or give the same recipe"
         )
     path.write_text(resolved)
+
+
+def _reads_as(path: Path, resolved: str) -> bool:
+    """Whether a recipe is this one: word for word, or, written before a setting was there, with that at its default."""
+    try:
+        return path.read_text() == resolved or as_yaml(load_recipe(str(path))) == resolved
+    except RecipeError:
+        return False
+
+
+def _require_a_beginning(recipe: HoleRecipe | WaferRecipe, start: Path | None, weights: Path | None, out: Path) -> None:
+    """Refuses two beginnings, and none for what is not going to learn."""
+    if start is not None and weights is not None:
+        raise UsageError("--from and --weights are two beginnings; name one")
+    encoder = getattr(recipe.model, "encoder", None)
+    begins = start is not None or weights is not None or (out / LAST).exists()
+    if encoder is not None and encoder.frozen and not begins:
+        raise UsageError(
+            f"{recipe.name} keeps its encoder frozen, and fresh weights are of no use there: name a file of weights of "
+            "a ResNet with --weights, or let it learn with model.encoder.frozen=false"
+        )
 
 
 def _why(trainer: lightning.Trainer, budget: CpuBudget) -> str:

@@ -90,7 +90,12 @@ class TimedTask(lightning.LightningModule):
         frozen = round(spec.freeze_norm_fraction * spec.epochs)
         if self.current_epoch < frozen:
             return
-        norms = [module for module in self.network.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+        norms = [
+            module
+            for module in self.network.modules()
+            if isinstance(module, torch.nn.BatchNorm2d)
+            and module.weight.requires_grad  # a frozen encoder keeps its own
+        ]
         if self.current_epoch == frozen and norms and frozen > 0:
             # a resumed run comes here as well, with the same weights and the same batches
             batches = islice(self.trainer.datamodule.train_dataloader(), NORM_BATCHES)

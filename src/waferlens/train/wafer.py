@@ -2,37 +2,45 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal
 
 import lightning
 import numpy as np
 import torch
-from jaxtyping import Float16, Float32, Int8, UInt16
+from jaxtyping import Float32, Int8, UInt8, UInt16
 from torch import Tensor
 
 from waferlens.bundle.wafer import MULTIPLE_PX, column_facts, product_facts
-from waferlens.errors import InputError, UsageError
+from waferlens.errors import InputError
+from waferlens.formats.nyu import entries, read_views
+from waferlens.load.nyu import Side, split
 from waferlens.load.wafer import count_fields, manifest, read_fields
 from waferlens.models import build_wafer
 from waferlens.prepare.splits import WAFER_FRACTIONS, split_of
+from waferlens.prepare.views import colours_on_grid, depths_on_grid
 from waferlens.prepare.wafer_input import class_map, shown
 from waferlens.recipe.wafer import WaferRecipe
 from waferlens.train.setup import Metric, Setup
 from waferlens.train.wafer_task import HeightTask
 
+SIDES: tuple[Literal["train"], Literal["validation"]] = ("train", "validation")
+RUN_IN_LAGS = 3
+"""Lags after which a reading has forgotten what lay before: 5 % are left."""
 CLASS_FOLD = 4
 """Pixels along each side that share one class."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FieldArrays:
-    """Fields on the network's grid, filled up to a multiple of `MULTIPLE_PX`."""
+    """Fields on the network's grid, filled up to a multiple of `MULTIPLE_PX` where the network takes any size."""
 
-    image: UInt16[np.ndarray, "n c h w"]
-    """0..65535"""
-    truth: Float16[np.ndarray, "n h w"] | Float32[np.ndarray, "n h w"]
+    image: UInt8[np.ndarray, "n c h w"] | UInt16[np.ndarray, "n c h w"]
+    """White is the greatest number of the type."""
+    truth: Float32[np.ndarray, "n h w"]
     """NaN where there is none [unit]"""
     kinds: Int8[np.ndarray, "n p q"]
     """Classes, -1 where there is none."""
@@ -55,14 +63,16 @@ def wafer_setup(recipe: WaferRecipe, data: Path) -> Setup:
         InputError: the data cannot be used.
         UsageError: the recipe asks for what the data does not have.
     """
+    facts: dict[str, Any]
     if recipe.input.scene == "nyu":
-        sides, facts = _nyu_arrays(recipe, data), {"folder": data.name}
+        sides, facts = {side: view_arrays(recipe, data, side) for side in SIDES}, {"folder": data.name}
     else:
         told = manifest(data)
-        sides = {side: field_arrays(recipe, data, side) for side in ("train", "validation")}
+        sides = {side: field_arrays(recipe, data, side) for side in SIDES}
         facts = {"folder": data.name, "world": told["world"]["name"], "grid": told.get("grid")}
         facts |= {key: told.get(key) for key in ("world_sha256", "pixels_sha256", "seed")}
     facts |= {"images": sum(map(len, sides.values())), "left_out": 0}
+    facts["validated_on"] = "dense" if np.isfinite(sides["validation"].truth).any() else "track"
     module = _Fields(recipe, sides)
     metric = Metric("mae_validation", "MAE", recipe.target.unit)
     steps = recipe.train.epochs * -(-len(sides["train"]) // recipe.train.batch)
@@ -90,15 +100,19 @@ def field_arrays(recipe: WaferRecipe, data: Path, side: str) -> FieldArrays:
     count = count_fields(data, keep)
     if count == 0:
         raise InputError(data, f"no wafer falls into the {side} split; simulate more fields")
-    fixed = (spec.height_px, spec.width_px) if recipe.model.kind != "wafer-fast" else None
+    free = recipe.model.kind == "wafer-fast"  # it takes any size; the others take one
+    fixed = None if free else (spec.height_px, spec.width_px)
     made: dict[str, np.ndarray] = {}
     size, pitch = (0, 0), 0.0
     for place, field in enumerate(read_fields(data, keep)):
-        seen = shown(field.image, field.pitch_um, field.trace, network_pitch_um=spec.pitch_um, size_px=fixed)
+        seen = shown(
+            field.image, field.pitch_um, field.trace, network_pitch_um=spec.pitch_um, size_px=fixed,
+            full_scale=field.white,
+        )  # fmt: skip
         h, w = seen.image.shape
         if place == 0:
             size, pitch = (h, w), seen.pitch_um
-            made = _empty(count, spec.channels, h, w)
+            made = _empty(count, spec.channels, h, w, MULTIPLE_PX if free else 1)
         elif (h, w) != size:
             raise InputError(data, f"field {field.name} is {w}x{h} px, the first {size[1]}x{size[0]}; use one grid")
         rows, columns = made["image"].shape[2:]
@@ -114,8 +128,10 @@ def field_arrays(recipe: WaferRecipe, data: Path, side: str) -> FieldArrays:
             truth = shown(field.height_um, field.pitch_um, None, network_pitch_um=spec.pitch_um, size_px=fixed,
                           full_scale=1.0)  # fmt: skip
             made["truth"][place, :h, :w] = truth.image
-        elif side == "validation" or recipe.loss.supervision != "track":
-            raise InputError(data, "tells no dense truth; set loss.supervision=track, and validate on a simulated set")
+        elif recipe.loss.supervision != "track":
+            raise InputError(
+                data, "tells no dense truth; set loss.supervision=track to learn from the auto-focus alone"
+            )
         if field.dies is not None:
             fold = CLASS_FOLD
             kinds = class_map(field.dies, seen.pitch_um * fold, h // fold, w // fold)
@@ -123,8 +139,8 @@ def field_arrays(recipe: WaferRecipe, data: Path, side: str) -> FieldArrays:
     return FieldArrays(**made, size_px=size, pitch_um=pitch)
 
 
-def _empty(count: int, channels: int, h: int, w: int) -> dict[str, np.ndarray]:
-    rows, columns = h + (-h) % MULTIPLE_PX, w + (-w) % MULTIPLE_PX
+def _empty(count: int, channels: int, h: int, w: int, multiple: int) -> dict[str, np.ndarray]:
+    rows, columns = h + (-h) % multiple, w + (-w) % multiple
     return {
         "image": np.zeros((count, channels, rows, columns), np.uint16),
         "truth": np.full((count, rows, columns), np.nan, np.float32),
@@ -135,43 +151,23 @@ def _empty(count: int, channels: int, h: int, w: int) -> dict[str, np.ndarray]:
     }
 
 
-def _nyu_arrays(recipe: WaferRecipe, data: Path) -> dict[str, FieldArrays]:
-    """Indoor views scaled to the network's input; every pixel without depth is left out by `loss.mask_zero`."""
-    if not recipe.loss.mask_zero:
-        raise UsageError("loss.mask_zero should be true: depth 0 of NYU Depth v2 was not measured (S3's mistake)")
-    from waferlens.load.nyu import load_nyu  # reads MATLAB files, which wafers do not need
+def view_arrays(recipe: WaferRecipe, data: Path, side: Side) -> FieldArrays:
+    """The indoor views of one side of the split, scaled to the network's input; depth 0 was not measured.
 
+    Raises:
+        InputError: no view is on this side, or the folder holds none.
+    """
     spec = recipe.input
-    sides = {}
-    for side in ("train", "validation"):
-        views = load_nyu(data, side)
-        image = np.stack([_scaled(view, spec.height_px, spec.width_px) for view in views.rgb])
-        depth = np.stack([_nearest(view, spec.height_px, spec.width_px) for view in views.depth_m])
-        count, (h, w) = len(image), depth.shape[1:]
-        sides[side] = FieldArrays(
-            image=(np.moveaxis(image, 3, 1).astype(np.uint16) * 257),
-            truth=depth,
-            kinds=np.full((count, max(1, h // CLASS_FOLD), max(1, w // CLASS_FOLD)), -1, np.int8),
-            columns=np.zeros((count, 4, w), np.float32),
-            product=np.zeros((count, 6), np.float32),
-            dense=np.ones(count, bool),
-            size_px=(h, w),
-            pitch_um=1.0,
-        )
-    return sides
-
-
-def _scaled(view: np.ndarray, rows: int, columns: int) -> np.ndarray:
-    import cv2
-
-    return cv2.resize(view, (columns, rows), interpolation=cv2.INTER_AREA)
-
-
-def _nearest(view: np.ndarray, rows: int, columns: int) -> np.ndarray:
-    """Depths are picked, not averaged: a mean over a pixel without depth would be a wrong depth."""
-    import cv2
-
-    return cv2.resize(view.astype(np.float32), (columns, rows), interpolation=cv2.INTER_NEAREST)
+    listed = split(entries(data), data)[side]
+    if not listed:
+        raise InputError(data, f"no view is on the {side} side; there are too few rooms to hold some back")
+    count, h, w = len(listed), spec.height_px, spec.width_px
+    made = _empty(count, spec.channels, h, w, 1)
+    made["image"] = np.zeros((count, spec.channels, h, w), np.uint8)
+    for place, view in enumerate(read_views(listed)):
+        made["image"][place] = colours_on_grid(view.rgb, h, w, spec.channels)
+        made["truth"][place] = depths_on_grid(view.depth_m, h, w)
+    return FieldArrays(**made, size_px=(h, w), pitch_um=1.0)
 
 
 class FieldBatches:
@@ -197,12 +193,13 @@ class FieldBatches:
         made = self.arrays
         h, w = made.size_px
         scale = self.recipe.target.full_scale
+        white = np.iinfo(made.image.dtype).max
         seen = np.zeros((len(rows), 1, *made.image.shape[2:]), bool)
         seen[:, :, :h, :w] = True
         columns = made.columns[rows]
         track = np.where(columns[:, 3] != 0, columns[:, 2] / scale, np.nan)
         return {
-            "image": torch.from_numpy(made.image[rows].astype(np.float32) * np.float32(1 / 65535)),
+            "image": torch.from_numpy(made.image[rows].astype(np.float32) * np.float32(1 / white)),
             "truth": torch.from_numpy(made.truth[rows][:, None].astype(np.float32) / np.float32(scale)),
             "kinds": torch.from_numpy(made.kinds[rows].astype(np.int64)),
             "columns": torch.from_numpy(columns),
@@ -217,10 +214,12 @@ class FieldBatches:
         spec, batch = self.recipe.train, self._whole(rows)
         if spec.crop_px is not None and spec.crop_px < batch["image"].shape[3]:
             # whole folded positions of the coarsest scale, so that the classes keep their places
-            at = MULTIPLE_PX * int(rng.integers(0, (batch["image"].shape[3] - spec.crop_px) // MULTIPLE_PX + 1))
+            whole = batch["image"].shape[3]
+            at = MULTIPLE_PX * int(rng.integers(0, (whole - spec.crop_px) // MULTIPLE_PX + 1))
             for name, fold in (("image", 1), ("truth", 1), ("seen", 1), ("columns", 1), ("track", 1),
                                ("kinds", CLASS_FOLD)):  # fmt: skip
                 batch[name] = batch[name][..., at // fold : (at + spec.crop_px) // fold]
+            self._forget_run_in(batch, cut=(at > 0, at + spec.crop_px < whole))
         if spec.augment.flip:
             if rng.random() < 0.5:  # up and down: the track does not care
                 batch |= {name: batch[name].flip(-2) for name in ("image", "truth", "seen", "kinds")}
@@ -242,6 +241,22 @@ class FieldBatches:
                 pair = slice(2 * place, 2 * place + 2)
                 batch["columns"][:, pair] = batch["columns"][:, pair] * (1 - gone[:, None, None])
         return {name: part.contiguous() for name, part in batch.items()}
+
+    def _forget_run_in(self, batch: dict[str, Tensor], cut: tuple[bool, bool]) -> None:
+        """Takes the track off the columns whose reading still holds what lies beyond a cut.
+
+        Args:
+            batch: Is changed; its track is a view of no other array.
+            cut: Whether the field goes on before the first column, and behind the last.
+        """
+        lag = self.recipe.loss.sensor.lag_um / self.arrays.pitch_um
+        run_in = math.ceil(RUN_IN_LAGS * lag)
+        track = batch["track"] = batch["track"].clone()
+        along = batch["direction"] > 0
+        if cut[0]:
+            track[along, :run_in] = math.nan
+        if cut[1]:
+            track[~along, track.shape[1] - run_in :] = math.nan
 
 
 class _Fields(lightning.LightningDataModule):

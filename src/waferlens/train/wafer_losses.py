@@ -51,18 +51,18 @@ def class_loss(
 
 
 def column_reading(
-    height: Map, image: Map, sensor: AfSensor, full_scale: float, seen: Bool[Tensor, "b 1 h w"]
+    height: Map, image: Float[Tensor, "b c h w"], sensor: AfSensor, full_scale: float, seen: Bool[Tensor, "b 1 h w"]
 ) -> Float[Tensor, "b w"]:
     """What the auto-focus would read at each column, before its lag: the soft maximum over the rows.
 
     Args:
         height: Of each pixel [full scale]
-        image: 0..1; a brighter pixel returns more signal.
+        image: 0..1, of any number of channels; a brighter pixel returns more signal.
         sensor: Softness and share of the mean.
         full_scale: Height that stands for 1 [um]
         seen: Pixels of the image; what was filled up is none.
     """
-    signal = image.clamp(min=LEAST_SIGNAL)
+    signal = image.mean(dim=1, keepdim=True).clamp(min=LEAST_SIGNAL)
     softness = sensor.softness_um / full_scale
     logits = height / softness + 0.5 * torch.log(signal)
     logits = logits.masked_fill(~seen, -1e4)
@@ -106,7 +106,7 @@ def wafer_loss(
     Args:
         loss: The recipe's section.
         told: Height and log sigma [full scale], logits of the classes.
-        batch: `image` `b 1 h w`; `truth` `b 1 h w`, NaN where there is none; `kinds` `b p q`, -1 where there is none;
+        batch: `image` `b c h w`; `truth` `b 1 h w`, NaN where there is none; `kinds` `b p q`, -1 where there is none;
             `dense` `b`, whether the dense truth of a field may be used; `track` `b w`, NaN where not known [full
             scale]; `direction` `b`; `seen` `b 1 h w`, pixels of the image.
         full_scale: Height that stands for 1 [unit]
@@ -128,16 +128,26 @@ def wafer_loss(
         if loss.class_weight and logits is not None and known.any():
             terms["classes"] = (loss.class_weight, class_loss(logits, kinds.clamp(min=0), known))
     if loss.supervision != "dense":
-        reading = column_reading(height, batch["image"], loss.sensor, full_scale, batch["seen"])
-        expected = lagged(reading, loss.sensor.lag_um / pitch_um, batch["direction"])
-        track = batch["track"]
-        known_columns = torch.isfinite(track)
-        error = (expected - torch.nan_to_num(track))[known_columns].abs()
-        terms["track"] = (loss.track_weight, error.mean())
-        if loss.sigma_weight and log_sigma is not None and "sigma" not in terms:
-            terms["sigma"] = (loss.sigma_weight, track_nll(error, log_sigma, known_columns))
+        known_columns = torch.isfinite(batch["track"])
+        if known_columns.any():
+            error = track_error(loss.sensor, height, batch, full_scale, pitch_um)
+            terms["track"] = (loss.track_weight, error.mean())
+            if loss.sigma_weight and log_sigma is not None and "sigma" not in terms:
+                terms["sigma"] = (loss.sigma_weight, track_nll(error, log_sigma, known_columns))
+    if not terms:  # nothing is known of any field of this batch
+        return 0.0 * height.sum(), {}
     total = torch.stack([weight * term for weight, term in terms.values()]).sum()
     return total, {name: term.detach() for name, (_, term) in terms.items()}
+
+
+def track_error(
+    sensor: AfSensor, height: Map, batch: dict[str, Tensor], full_scale: float, pitch_um: float
+) -> Float[Tensor, " n"]:
+    """Absolute errors of what the sensor would read, at the columns where it did read [full scale]"""
+    reading = column_reading(height, batch["image"], sensor, full_scale, batch["seen"])
+    expected = lagged(reading, sensor.lag_um / pitch_um, batch["direction"])
+    known = torch.isfinite(batch["track"])
+    return (expected - torch.nan_to_num(batch["track"]))[known].abs()
 
 
 def track_nll(error: Float[Tensor, " n"], log_sigma: Map, known_columns: Bool[Tensor, "b w"]) -> Float[Tensor, ""]:

@@ -11,7 +11,7 @@ from waferlens.models.height import HeightNet
 from waferlens.recipe.wafer import WaferRecipe
 from waferlens.train.muon import Muon
 from waferlens.train.tasks import TimedTask, rate_schedule
-from waferlens.train.wafer_losses import wafer_loss
+from waferlens.train.wafer_losses import track_error, wafer_loss
 
 
 class HeightTask(TimedTask):
@@ -29,7 +29,7 @@ class HeightTask(TimedTask):
             network = network.to(memory_format=torch.channels_last)
         super().__init__(network, recipe)
         self.steps, self.pitch_um = steps, pitch_um
-        self._errors = self._pixels = 0.0
+        self._errors = self._pixels = self._track_errors = self._columns = 0.0
 
     def training_step(self, batch: dict[str, Tensor], index: int) -> Tensor:
         told = self.network.scaled(*self.inputs(batch))
@@ -45,7 +45,7 @@ class HeightTask(TimedTask):
         return (image, batch["columns"], batch["product"]) if self.network.facts else (image,)
 
     def on_validation_epoch_start(self) -> None:
-        self._errors = self._pixels = 0.0
+        self._errors = self._pixels = self._track_errors = self._columns = 0.0
 
     def validation_step(self, batch: dict[str, Tensor], index: int) -> None:
         with torch.autocast(batch["image"].device.type, enabled=False):  # as it will be exported
@@ -55,9 +55,16 @@ class HeightTask(TimedTask):
             where &= batch["truth"] > 0
         self._errors += float((height - batch["truth"])[where].double().abs().sum())
         self._pixels += int(where.sum())
+        if self.recipe.loss.supervision != "dense" and not self._pixels:
+            scale = self.recipe.target.full_scale
+            error = track_error(self.recipe.loss.sensor, height, batch, scale, self.pitch_um)
+            self._track_errors += float(error.double().sum())
+            self._columns += error.numel()
 
     def on_validation_epoch_end(self) -> None:
-        self.log("mae_validation", self.recipe.target.full_scale * self._errors / max(1, self._pixels))
+        """The error of the heights; where no truth is told, that of what the sensor would have read."""
+        errors, count = (self._errors, self._pixels) if self._pixels else (self._track_errors, self._columns)
+        self.log("mae_validation", self.recipe.target.full_scale * errors / max(1, count))
 
     def configure_optimizers(self) -> Any:
         spec = self.recipe.train
