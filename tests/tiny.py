@@ -7,6 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from make_weights import BASE, BLOCKS, WIDE
 from waferlens.recipe.hole import Autoencoder, HoleRecipe, Pix2Pix, StridedUnet
 from waferlens.recipe.wafer import WaferRecipe
 from waferlens.recipe.wafer_models import DepthCnn, Fcrn, WaferUnet
@@ -41,15 +42,15 @@ def tiny_data(folder: Path, structures: int = 40, domain: str = "sim", seed: int
 
 
 def _tiny_wafer(recipe: WaferRecipe) -> list[str]:
-    encoder = ["model.encoder.blocks=[1, 1, 1, 1]", "model.encoder.base_channels=4"]
+    encoder = [f"model.encoder.blocks={list(BLOCKS)}", f"model.encoder.base_channels={BASE}"]
     training = ["train.epochs=2", "train.batch=2", "train.lr=1e-3"]
     match recipe.model:
         case Fcrn():
             size = ["input.height_px=64", "input.width_px=64"]
-            return [*size, *encoder, "model.bottleneck_channels=32", *training]
+            return [*size, *encoder, f"model.bottleneck_channels={WIDE}", *training]
         case DepthCnn(encoder=resnet):
             size = ["input.height_px=48", "input.width_px=64"]
-            return [*size, *(encoder if resnet else []), "model.bottleneck_channels=32", *training]
+            return [*size, *(encoder if resnet else []), f"model.bottleneck_channels={WIDE}", *training]
         case WaferUnet():
             return ["input.height_px=72", "input.width_px=72", "model.base_channels=4", "model.levels=3", *training]
         case _:

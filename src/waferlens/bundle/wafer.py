@@ -68,6 +68,7 @@ class WaferSession:
         if "image" not in self._inputs or "height" not in self._outputs:
             raise BundleError(f"{bundle.path}: model.onnx has no input `image` or no output `height`")
         told = recipe["input"]
+        self.tells_sigma = "sigma" in self._outputs
         self.channels = int(told["channels"])
         self.pitch_um: float | None = told["pitch_um"]
         """Pitch of the images it is shown; None where the whole field is scaled to `size_px` [um]"""

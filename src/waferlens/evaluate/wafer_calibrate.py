@@ -44,9 +44,14 @@ def fit_wafer_calibration(
         data: Where the fields come from; written into the calibration.
         advance: Called with 1 after each field.
 
+    Returns:
+        No factors where the network tells no sigma.
+
     Raises:
         UsageError: there is no field with truth, or too few for a level.
     """
+    if not session.tells_sigma:
+        return WaferCalibration(data=data)
     errors, sigmas, groups = [], [], []
     sets = [known for known in KNOWN_SETS if set(known) <= set(session.known)]
     for field in fields:
@@ -54,8 +59,7 @@ def fit_wafer_calibration(
             continue
         for known in sets:
             told = predicted(session, field, known)
-            if told.raw_sigma_um is None:
-                return WaferCalibration(data=data)
+            assert told.raw_sigma_um is not None
             cut = (slice(None, None, STEP_PX), slice(None, None, STEP_PX))
             errors.append(np.abs(told.height_um - field.height_um)[cut].ravel())
             sigmas.append(told.raw_sigma_um[cut].ravel())
