@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 from safetensors.torch import load_file, save_file
 
@@ -24,7 +25,9 @@ from waferlens.bundle.wafer import WaferSession
 from waferlens.cli.main import main
 from waferlens.errors import BundleError, InputError, UsageError
 from waferlens.export import export
+from waferlens.formats import wafer_set
 from waferlens.recipe import WaferRecipe, load_recipe, recipe_names
+from waferlens.simulate.wafer.dataset import wafer_world, write_swaths
 from waferlens.train import train
 from waferlens.train.wafer import field_arrays
 
@@ -291,3 +294,34 @@ def test_what_is_told_decides_the_figures(bundle: Path, fields: Path, capsys: An
     assert (alone["inputs"], both["inputs"]) == (["image"], ["image", "product", "track"])
     assert alone["mae_um"]["all"] != both["mae_um"]["all"]
     assert alone["baselines"] == both["baselines"]
+
+
+def test_a_swath_is_not_stretched_for_a_network_of_whole_fields(fields: Path, tmp_path: Path, capsys: Any) -> None:
+    write_swaths(tmp_path / "swaths", wafer_world("sim"), 9, 2, GRID, 3)
+    with pytest.raises(UsageError, match=r"is 228x114 px; this network takes whole fields, scaled to 64x64 px"):
+        train(tiny("wafer-fcrn"), tmp_path / "swaths", tmp_path / "refused")
+    train(tiny("wafer-fcrn", "train.epochs=1"), fields, tmp_path / "run", threads=1)
+    export(tmp_path / "run", tmp_path / "bundle")
+    assert main(["evaluate", str(tmp_path / "bundle"), "--data", str(tmp_path / "swaths")]) == 2
+    assert "would see it stretched" in capsys.readouterr().err
+    # a network of any size takes them, and what lies beyond the wafer is left out
+    train(tiny("wafer-fast", "train.epochs=1"), tmp_path / "swaths", tmp_path / "fast", threads=1)
+    export(tmp_path / "fast", tmp_path / "bundle-fast")
+    assert np.isfinite(
+        told(capsys, "evaluate", tmp_path / "bundle-fast", "--data", tmp_path / "swaths")["mae_um"]["all"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("pixels", "said"),
+    [
+        (np.zeros((GRID, GRID, 3), np.uint8), "holds (114, 114, 3) of uint8; a field is grey, of 8 or 16 bits"),
+        (np.zeros((GRID, GRID), np.float32), "holds (114, 114) of float32; a field is grey"),
+    ],
+)
+def test_images_that_are_no_fields(pixels: np.ndarray, said: str, tmp_path: Path, capsys: Any) -> None:
+    data = tiny_fields(tmp_path / "fields", fields=3)
+    tifffile.imwrite(wafer_set.image_path(data, "000000"), pixels)
+    overrides = tiny_overrides(load_recipe("wafer-unet"))  # type: ignore[arg-type]
+    assert main(["train", "wafer-unet", *overrides, "--data", str(data), "--out", str(tmp_path / "run")]) == 1
+    assert said in capsys.readouterr().err

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float32, Int64
+from jaxtyping import Float32, Int
 
 from waferlens.bundle.wafer import WaferSession
 from waferlens.bundle.wafer_calibration import KINDS, TOLD, WaferCalibration
@@ -61,10 +61,11 @@ def fit_wafer_calibration(
             told = predicted(session, field, known)
             assert told.raw_sigma_um is not None
             cut = (slice(None, None, STEP_PX), slice(None, None, STEP_PX))
-            errors.append(np.abs(told.height_um - field.height_um)[cut].ravel())
-            sigmas.append(told.raw_sigma_um[cut].ravel())
-            group = told.group
-            groups.append(np.zeros(errors[-1].shape, np.int64) if group is None else group[cut].ravel())
+            seen = np.isfinite(field.height_um[cut])  # not beyond the wafer's edge
+            errors.append(np.abs(told.height_um - field.height_um)[cut][seen])
+            sigmas.append(told.raw_sigma_um[cut][seen])
+            group = np.zeros(seen.shape) if told.group is None else told.group[cut]
+            groups.append(group[seen].astype(np.int8))
         if advance is not None:
             advance(1)
     if not errors:
@@ -75,7 +76,7 @@ def fit_wafer_calibration(
 def _fitted(
     error: Float32[np.ndarray, " n"],
     sigma: Float32[np.ndarray, " n"],
-    group: Int64[np.ndarray, " n"],
+    group: Int[np.ndarray, " n"],
     levels: Sequence[float],
     data: dict[str, Any],
 ) -> WaferCalibration:

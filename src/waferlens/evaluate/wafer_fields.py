@@ -12,7 +12,7 @@ from jaxtyping import Float32, Int64
 from waferlens.bundle.wafer import WaferSession
 from waferlens.bundle.wafer_calibration import group_of
 from waferlens.load.wafer import Field
-from waferlens.prepare.wafer_input import Shown, shown
+from waferlens.prepare.wafer_input import Shown, require_whole_field, shown
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -47,7 +47,12 @@ def predicted(
         field: The field.
         known: What it is told beside the image: `objective`, `product`, `track`.
         level: Coverage of the interval; None for none.
+
+    Raises:
+        UsageError: the network takes whole fields, and would see this one stretched.
     """
+    if session.pitch_um is None:
+        require_whole_field(field.name, field.image.shape, session.size_px)
     seen = shown(
         field.image, field.pitch_um, field.trace, network_pitch_um=session.pitch_um, size_px=session.size_px,
         full_scale=field.white,

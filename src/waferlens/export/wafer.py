@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from waferlens.errors import InputError
 from waferlens.evaluate.wafer_calibrate import fit_wafer_calibration
 from waferlens.export.finished import Exported, begun_lines
 from waferlens.export.onnx import Parity, as_json, compare_maps, graph_of, require_parity
-from waferlens.load.wafer import Field, manifest, read_fields
+from waferlens.load.wafer import Field, manifest, read_fields, wafers_of_fields
 from waferlens.models import build_wafer, describe
 from waferlens.models.height import HeightNet
 from waferlens.prepare.splits import WAFER_FRACTIONS, split_of
@@ -57,7 +58,7 @@ def export_wafer(
     network.load_state_dict(load_file(run / WEIGHTS))
     network.eval()
     model, resolved = wafer_graph(network, recipe), as_yaml(recipe)
-    fields = held_out(source)
+    wafers = held_out(source)
     with tempfile.TemporaryDirectory() as folder:
         bare = write_bundle(Path(folder) / "bare", {"model.onnx": model, "recipe.yaml": resolved, "runcard.json": card})
         session = WaferSession(bare, threads=torch.get_num_threads())
@@ -65,15 +66,17 @@ def export_wafer(
     grounds = {
         "folder": source.name,
         "world": told["world"]["name"],
-        "fields": len(fields),
-        "wafers": len({field.wafer for field in fields}),
+        "fields": len(wafers),
+        "wafers": len(set(wafers)),
         "split": "calibration",
         "known": list(session.known),
         "version": __version__,
     }
-    calibration = fit_wafer_calibration(session, fields, recipe.calibration.levels, grounds)
-    parity = wafer_parity(network, session, fields[:PARITY_FIELDS], TOLERANCE_UM if tolerance is None else tolerance)
+    some = islice(read_fields(source, is_held_out), PARITY_FIELDS)
+    parity = wafer_parity(network, session, some, TOLERANCE_UM if tolerance is None else tolerance)
     require_parity(parity, "um")
+    fields = read_fields(source, is_held_out)  # one at a time: of a large set they do not fit into memory
+    calibration = fit_wafer_calibration(session, fields, recipe.calibration.levels, grounds)
     bundle = write_bundle(
         out,
         {
@@ -86,21 +89,26 @@ def export_wafer(
         },
     )
     size = sum(len(part) for part in bundle.files.values())
-    return Exported(str(out), open_bundle(out).fingerprint, size, as_json(parity), len(fields))
+    return Exported(str(out), open_bundle(out).fingerprint, size, as_json(parity), len(wafers))
 
 
-def held_out(source: Path) -> list[Field]:
-    """The fields of wafers that neither trained nor chose anything.
+def is_held_out(wafer: str) -> bool:
+    """Whether a wafer neither trained nor chose anything."""
+    return split_of(wafer, WAFER_FRACTIONS) == "calibration"
+
+
+def held_out(source: Path) -> list[str]:
+    """The wafer of each field that is left to calibrate on.
 
     Raises:
         InputError: there is none.
     """
-    fields = list(read_fields(source, lambda wafer: split_of(wafer, WAFER_FRACTIONS) == "calibration"))
-    if not fields:
+    wafers = wafers_of_fields(source, is_held_out)
+    if not wafers:
         raise InputError(
             source, "no wafer falls into the calibration split; simulate more, or name another folder with --data"
         )
-    return fields
+    return wafers
 
 
 def wafer_graph(network: HeightNet, recipe: WaferRecipe) -> bytes:
@@ -118,7 +126,7 @@ def wafer_graph(network: HeightNet, recipe: WaferRecipe) -> bytes:
     return graph_of(network, inputs, network.outputs, axes)
 
 
-def wafer_parity(network: HeightNet, session: WaferSession, fields: Sequence[Field], tolerance: float) -> Parity:
+def wafer_parity(network: HeightNet, session: WaferSession, fields: Iterable[Field], tolerance: float) -> Parity:
     """Runs both on the same fields, on every other one with all that is known and else with the image alone."""
     ours, theirs, our_sigma, their_sigma = [], [], [], []
     for place, field in enumerate(fields):

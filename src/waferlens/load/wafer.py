@@ -57,7 +57,12 @@ def read_fields(root: Path, keep: Callable[[str], bool] = lambda wafer: True) ->
 
 def count_fields(root: Path, keep: Callable[[str], bool] = lambda wafer: True) -> int:
     """How many fields `read_fields` would give."""
-    return sum(keep(row.wafer) for row in wafer_set.read_fields(root))
+    return len(wafers_of_fields(root, keep))
+
+
+def wafers_of_fields(root: Path, keep: Callable[[str], bool] = lambda wafer: True) -> list[str]:
+    """The wafer of each field that `read_fields` would give."""
+    return [row.wafer for row in wafer_set.read_fields(root) if keep(row.wafer)]
 
 
 def manifest(root: Path) -> dict[str, Any]:
@@ -80,7 +85,10 @@ def manifest(root: Path) -> dict[str, Any]:
 
 def _field(root: Path, row: wafer_set.FieldRow, pitch: float) -> Field:
     height_path, dies_path = wafer_set.height_path(root, row.field), wafer_set.dies_path(root, row.field)
-    image = _pixels(wafer_set.image_path(root, row.field))
+    image_path = wafer_set.image_path(root, row.field)
+    image = _pixels(image_path)
+    if image.ndim != 2 or image.dtype not in (np.uint8, np.uint16):
+        raise FormatError(image_path, f"holds {image.shape} of {image.dtype}; a field is grey, of 8 or 16 bits")
     height = _pixels(height_path) if height_path.exists() else None
     if height is not None and height.shape != image.shape:
         raise FormatError(height_path, f"is {height.shape[1]}x{height.shape[0]} px, its image {image.shape[::-1]}")

@@ -12,11 +12,14 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float32, Int8
 
+from waferlens.errors import UsageError
 from waferlens.prepare.wafer_geometry import area_resampled, column_values
 from waferlens.records import Die, StageTrace
 
 DIE, STREET, MISSING = 0, 1, 2
 """Numbers of the classes, in the order of `bundle.wafer.CLASSES`."""
+MOST_STRETCH = 0.01
+"""By which the sides of a field may differ in their ratio from those of a network of one size."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -77,6 +80,24 @@ def shown(
         return Shown(grey, pitch_x, unknown, unknown, 1)
     track, objective = column_values(trace, pitch_x, columns)
     return Shown(grey, pitch_x, track, unknown if objective is None else objective, scan_direction(trace))
+
+
+def require_whole_field(name: str, shape: tuple[int, ...], size_px: tuple[int, int] | None) -> None:
+    """Refuses an image that a network of one size would be shown stretched.
+
+    Args:
+        name: Of the field, for the error.
+        shape: Rows and columns of its image [px]
+        size_px: Of the network; None where it takes any.
+
+    Raises:
+        UsageError: the sides do not have the ratio of the network's, to 1 %.
+    """
+    if size_px is not None and abs(shape[1] * size_px[0] / (shape[0] * size_px[1]) - 1) > MOST_STRETCH:
+        raise UsageError(
+            f"field {name} is {shape[1]}x{shape[0]} px; this network takes whole fields, scaled to "
+            f"{size_px[1]}x{size_px[0]} px, and would see it stretched"
+        )
 
 
 def grid(count: int, pitch_in_um: float, pitch_out_um: float) -> int:

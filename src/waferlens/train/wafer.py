@@ -22,7 +22,7 @@ from waferlens.load.wafer import count_fields, manifest, read_fields
 from waferlens.models import build_wafer
 from waferlens.prepare.splits import WAFER_FRACTIONS, split_of
 from waferlens.prepare.views import colours_on_grid, depths_on_grid
-from waferlens.prepare.wafer_input import class_map, shown
+from waferlens.prepare.wafer_input import class_map, require_whole_field, shown
 from waferlens.recipe.wafer import WaferRecipe
 from waferlens.train.setup import Metric, Setup
 from waferlens.train.wafer_task import HeightTask
@@ -91,6 +91,7 @@ def field_arrays(recipe: WaferRecipe, data: Path, side: str) -> FieldArrays:
 
     Raises:
         InputError: no wafer falls into this side, or a dense truth is needed and not there.
+        UsageError: the network takes whole fields, and would see these stretched.
     """
     spec = recipe.input
 
@@ -105,6 +106,8 @@ def field_arrays(recipe: WaferRecipe, data: Path, side: str) -> FieldArrays:
     made: dict[str, np.ndarray] = {}
     size, pitch = (0, 0), 0.0
     for place, field in enumerate(read_fields(data, keep)):
+        if spec.pitch_um is None:
+            require_whole_field(field.name, field.image.shape, fixed)
         seen = shown(
             field.image, field.pitch_um, field.trace, network_pitch_um=spec.pitch_um, size_px=fixed,
             full_scale=field.white,
