@@ -28,7 +28,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from waferlens.models.resnet import ResNet, he_normal
+from waferlens.models.resnet import ResNet, begin_alive, he_normal
 
 Head = Literal["fully-connected", "convolution", "up-projection"]
 STAGES, GROWTHS = 5, 3
@@ -110,6 +110,7 @@ class DepthCnnNet(nn.Module):
     def __init__(self, encoder: nn.Module, head: nn.Module) -> None:
         super().__init__()
         he_normal(head)
+        begin_alive([part for part in head.modules() if isinstance(part, nn.Conv2d | nn.Linear)][-1])
         self.encoder, self.head = encoder, head
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 1 p q"]:

@@ -10,7 +10,7 @@ from itertools import pairwise
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from waferlens.models.resnet import ResNet, he_normal
+from waferlens.models.resnet import ResNet, begin_alive, he_normal
 from waferlens.models.up_project import UpProject
 
 UP_BLOCKS = 4
@@ -45,6 +45,7 @@ class FcrnNet(nn.Module):
             nn.Upsample(size=size_px, mode="bilinear", align_corners=False),
         )
         he_normal(self)
+        begin_alive(self.head[1])
         self.encoder = encoder
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 1 p q"]:

@@ -10,11 +10,14 @@ from __future__ import annotations
 
 from typing import Self
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 EXPANSION = 4
 """A block ends in so many times the channels that it works in."""
+FIRST_VALUE, FIRST_SPREAD = 0.3, 0.05
+"""What a network with a ReLU at its end tells before it has learned, and its weights' share of He's."""
 
 
 def he_normal(network: nn.Module) -> None:
@@ -27,6 +30,18 @@ def he_normal(network: nn.Module) -> None:
             nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
+
+
+@torch.no_grad()
+def begin_alive(last: nn.Conv2d | nn.Linear) -> None:
+    """Fresh weights of a last layer in front of a ReLU, for maps of 0..1: it tells about `FIRST_VALUE` everywhere.
+
+    Where such a layer tells less than 0 it is not taught any more. As wide as He's, it would tell several times the
+    full scale at first, and the steps that bring it down take it below 0 for good.
+    """
+    last.weight.mul_(FIRST_SPREAD)
+    if last.bias is not None:
+        last.bias.fill_(FIRST_VALUE)
 
 
 class Bottleneck(nn.Module):
