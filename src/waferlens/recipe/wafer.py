@@ -34,7 +34,7 @@ class WaferInput(Section):
     """Distance of neighbouring pixels; images of another pitch are averaged over areas of this size; null scales the
     whole image to height_px x width_px, whatever it shows [um]"""
     channels: Literal[1, 3] = 1
-    """Channels of the image; a grey image is repeated, a colour image averaged."""
+    """Channels of the image; a grey image is repeated, the colours of a view are averaged."""
     normalise: Literal["half", "imagenet"] = "half"
     """What the network computes with: half is black to half of white as -1..1 (wafer-fast takes a square root, which
     makes shot noise alike at every brightness); imagenet is each channel as weights learned on ImageNet expect it."""
