@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from waferlens.cli.output import emit_json, say
+from waferlens.cli.output import counted_progress, emit_json, say
 from waferlens.errors import UsageError
 from waferlens.extras import require
 
@@ -24,7 +24,7 @@ def export(
     tolerance: Annotated[
         float | None,
         typer.Option(
-            min=0.0, help="Greatest difference between torch and ONNX Runtime; 0.01 grey or 0.1 um if not set."
+            min=0.0, help="Greatest difference between torch and ONNX Runtime; 0.01 grey, 0.1 um or 0.001 m if not set."
         ),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print a machine-readable result.")] = False,
@@ -47,7 +47,8 @@ def export(
     require("train", "torch")
     from waferlens.export import export as write
 
-    result = write(run, out, data=data, tolerance=tolerance)
+    with counted_progress("fields", quiet=json) as show:
+        result = write(run, out, data=data, tolerance=tolerance, show=show)
     if json:
         emit_json(result)
     else:

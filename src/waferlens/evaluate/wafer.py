@@ -207,6 +207,8 @@ def _called_missing(told: FieldPrediction, window: tuple[slice, slice], one: Fie
 
 def _top_error(die: Die, one: Field, told: FieldPrediction) -> float | None:
     """Error of the height of the top level, median over what of it is seen; None where too little is [um]"""
+    if not die.levels:
+        return None
     window = _window(die.levels[-1][:4], one, RIM_UM)
     if not _enough(window, one):
         return None

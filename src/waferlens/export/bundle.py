@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,14 @@ from waferlens.train import WEIGHTS
 PARITY_IMAGES = 5000
 
 
-def export(run: Path, out: Path, *, data: Path | None = None, tolerance: float | None = None) -> Exported:
+def export(
+    run: Path,
+    out: Path,
+    *,
+    data: Path | None = None,
+    tolerance: float | None = None,
+    show: Callable[[int, int], None] | None = None,
+) -> Exported:
     """Exports a run, proves its parity, calibrates what was exported and writes the bundle.
 
     Args:
@@ -40,7 +48,8 @@ def export(run: Path, out: Path, *, data: Path | None = None, tolerance: float |
         out: Folder or `.zip` of the bundle.
         data: Folder to calibrate on; the one it was trained on if None. Only structures of its calibration split are
             used: they trained and validated nothing.
-        tolerance: Greatest difference of a pixel between torch and ONNX Runtime; of the station if None [grey, um]
+        tolerance: Greatest difference of a pixel between torch and ONNX Runtime; of the station if None [grey, um, m]
+        show: Called with how many fields of wafers it has calibrated on, of how many.
 
     Raises:
         InputError: the run or its data cannot be used.
@@ -48,9 +57,9 @@ def export(run: Path, out: Path, *, data: Path | None = None, tolerance: float |
     """
     recipe, source, card = load_run(run, data)
     if isinstance(recipe, WaferRecipe):
-        return (export_views if recipe.input.scene == "nyu" else export_wafer)(
-            recipe, run, source, card, out, tolerance
-        )
+        if recipe.input.scene == "nyu":
+            return export_views(recipe, run, source, card, out, tolerance)
+        return export_wafer(recipe, run, source, card, out, tolerance, show)
     network = build(recipe)
     network.load_state_dict(load_file(run / WEIGHTS))
     network.eval()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Iterable
-from itertools import islice
+from collections.abc import Callable, Iterable
+from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,13 @@ PARITY_STEP_PX = 5
 
 
 def export_wafer(
-    recipe: WaferRecipe, run: Path, source: Path, card: dict[str, Any], out: Path, tolerance: float | None
+    recipe: WaferRecipe,
+    run: Path,
+    source: Path,
+    card: dict[str, Any],
+    out: Path,
+    tolerance: float | None,
+    show: Callable[[int, int], None] | None = None,
 ) -> Exported:
     """Exports a run, proves its parity, calibrates what was exported and writes the bundle.
 
@@ -49,6 +55,7 @@ def export_wafer(
         card: The run card.
         out: Folder or `.zip` of the bundle.
         tolerance: Greatest difference between torch and ONNX Runtime; `TOLERANCE_UM` if None [um]
+        show: Called with how many fields it has calibrated on, of how many.
 
     Raises:
         InputError: the data cannot be used.
@@ -76,7 +83,9 @@ def export_wafer(
     parity = wafer_parity(network, session, some, TOLERANCE_UM if tolerance is None else tolerance)
     require_parity(parity, "um")
     fields = read_fields(source, is_held_out)  # one at a time: of a large set they do not fit into memory
-    calibration = fit_wafer_calibration(session, fields, recipe.calibration.levels, grounds)
+    done = count(1)
+    advance = None if show is None else lambda _: show(next(done), len(wafers))
+    calibration = fit_wafer_calibration(session, fields, recipe.calibration.levels, grounds, advance)
     bundle = write_bundle(
         out,
         {
