@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 
 from make_weights import BASE, BLOCKS, WIDE
+from waferlens.recipe import load_recipe
 from waferlens.recipe.hole import Autoencoder, HoleRecipe, Pix2Pix, StridedUnet
 from waferlens.recipe.wafer import WaferRecipe
 from waferlens.recipe.wafer_models import DepthCnn, Fcrn, WaferUnet
@@ -33,6 +34,15 @@ def tiny_overrides(recipe: HoleRecipe | WaferRecipe) -> list[str]:
             return ["model.hidden=[16, 8]", *training]
         case _:
             return ["model.base_channels=4", *training]
+
+
+def tiny_wafer(name: str, *more: str) -> WaferRecipe:
+    """A shipped recipe of the wafer station at that size, with further settings."""
+    recipe = load_recipe(name)
+    assert isinstance(recipe, WaferRecipe)
+    small = load_recipe(name, [*_tiny_wafer(recipe), *more])
+    assert isinstance(small, WaferRecipe)
+    return small
 
 
 def tiny_data(folder: Path, structures: int = 40, domain: str = "sim", seed: int = 3) -> Path:

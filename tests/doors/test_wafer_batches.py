@@ -8,11 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from tiny import GRID, tiny_fields, tiny_overrides, tiny_views
+from tiny import GRID, tiny_fields, tiny_views, tiny_wafer
 from waferlens.bundle.wafer import MULTIPLE_PX
 from waferlens.formats.nyu import entries, read_views
 from waferlens.load.nyu import split
-from waferlens.recipe import WaferRecipe, load_recipe
 from waferlens.train.wafer import FieldBatches, field_arrays, view_arrays
 
 ON_FIELDS = ["wafer-fast", "wafer-fcrn", "wafer-unet"]
@@ -28,17 +27,9 @@ def views(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_views(tmp_path_factory.mktemp("rooms") / "views")
 
 
-def tiny(name: str, *more: str) -> WaferRecipe:
-    recipe = load_recipe(name)
-    assert isinstance(recipe, WaferRecipe)
-    small = load_recipe(name, [*tiny_overrides(recipe), *more])
-    assert isinstance(small, WaferRecipe)
-    return small
-
-
 @pytest.mark.parametrize("name", ON_FIELDS)
 def test_networks_get_the_size_they_take(name: str, fields: Path) -> None:
-    recipe = tiny(name)
+    recipe = tiny_wafer(name)
     made = field_arrays(recipe, fields, "train")
     expected = (recipe.input.height_px, recipe.input.width_px)
     if name == "wafer-fast":
@@ -54,7 +45,7 @@ def test_networks_get_the_size_they_take(name: str, fields: Path) -> None:
 
 
 def test_batches_depend_on_seed_and_epoch_alone(fields: Path) -> None:
-    recipe = tiny("wafer-fast", "train.crop_px=64")
+    recipe = tiny_wafer("wafer-fast", "train.crop_px=64")
     made = field_arrays(recipe, fields, "train")
     first, again, later = (list(FieldBatches(made, recipe, epoch)) for epoch in (0, 0, 1))
     for a, b in zip(first, again, strict=True):
@@ -63,7 +54,9 @@ def test_batches_depend_on_seed_and_epoch_alone(fields: Path) -> None:
 
 
 def test_what_belongs_together_is_cut_and_turned_together(fields: Path) -> None:
-    recipe = tiny("wafer-fast", "train.crop_px=64", "train.augment.gain=0", "train.forget_known=0", "train.batch=1")
+    recipe = tiny_wafer(
+        "wafer-fast", "train.crop_px=64", "train.augment.gain=0", "train.forget_known=0", "train.batch=1"
+    )
     made = field_arrays(recipe, fields, "train")
     # every layer tells its own column, in its own units
     w = made.image.shape[3]
@@ -98,10 +91,10 @@ def test_what_belongs_together_is_cut_and_turned_together(fields: Path) -> None:
 
 
 def test_what_is_known_is_hidden_now_and_then(fields: Path) -> None:
-    made = field_arrays(tiny("wafer-fast"), fields, "train")
-    always = FieldBatches(made, tiny("wafer-fast", "train.forget_known=0"), 0)
+    made = field_arrays(tiny_wafer("wafer-fast"), fields, "train")
+    always = FieldBatches(made, tiny_wafer("wafer-fast", "train.forget_known=0"), 0)
     assert all((batch["product"][:, 0] == 1).all() and (batch["columns"][:, 3] != 0).any() for batch in always)
-    partly = tiny("wafer-fast", "input.known=[product]", "train.forget_known=0.5")
+    partly = tiny_wafer("wafer-fast", "input.known=[product]", "train.forget_known=0.5")
     kept = torch.cat([batch["product"][:, 0] for epoch in range(20) for batch in FieldBatches(made, partly, epoch)])
     assert 0.3 < kept.mean() < 0.7
     for batch in FieldBatches(made, partly, 0):  # the line never tells these
@@ -110,14 +103,14 @@ def test_what_is_known_is_hidden_now_and_then(fields: Path) -> None:
 
 
 def test_views_are_scaled_and_depths_are_picked(views: Path) -> None:
-    made = view_arrays(tiny("depth-cnn"), views, "train")
+    made = view_arrays(tiny_wafer("depth-cnn"), views, "train")
     assert made.image.shape[1:] == (3, 48, 64)
     assert made.image.dtype == np.uint8
     assert made.truth.shape[1:] == (48, 64)
     assert 0.05 < (made.truth == 0).mean() < 0.15  # not averaged away
     measured = np.concatenate([view.depth_m.ravel() for view in read_views(split(entries(views), views)["train"])])
     assert np.isin(made.truth, measured).all()
-    grey = view_arrays(tiny("depth-cnn", "input.channels=1"), views, "train")
+    grey = view_arrays(tiny_wafer("depth-cnn", "input.channels=1"), views, "train")
     assert np.abs(grey.image[:, 0] - made.image.mean(axis=1)).max() <= 0.51
-    batch = next(iter(FieldBatches(made, tiny("depth-cnn"), None)))
+    batch = next(iter(FieldBatches(made, tiny_wafer("depth-cnn"), None)))
     assert torch.equal(batch["image"], torch.from_numpy(made.image[:2].astype(np.float32) * np.float32(1 / 255)))

@@ -4,30 +4,22 @@ from __future__ import annotations
 
 import csv
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import tifffile
 import torch
 from safetensors.torch import load_file, save_file
 
 from make_weights import torchvision_state
-from tiny import GRID, tiny_fields, tiny_overrides, tiny_views
+from tiny import GRID, tiny_fields, tiny_overrides, tiny_views, tiny_wafer
 from waferlens.bundle.files import open_bundle
 from waferlens.bundle.wafer import WaferSession
 from waferlens.cli.main import main
-from waferlens.errors import BundleError, InputError, UsageError
+from waferlens.errors import BundleError, InputError
 from waferlens.export import export
-from waferlens.formats import wafer_set
 from waferlens.recipe import WaferRecipe, load_recipe, recipe_names
-from waferlens.simulate.wafer.dataset import wafer_world, write_swaths
 from waferlens.train import train
 from waferlens.train.wafer import field_arrays
 
@@ -60,7 +52,7 @@ def resnet(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def fast(fields: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run of wafer-fast."""
     run = tmp_path_factory.mktemp("runs") / "fast"
-    train(tiny("wafer-fast"), fields, run, threads=1)
+    train(tiny_wafer("wafer-fast"), fields, run, threads=1)
     return run
 
 
@@ -68,14 +60,6 @@ def fast(fields: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def bundle(fast: Path) -> Path:
     export(fast, fast.parent / "bundle")
     return fast.parent / "bundle"
-
-
-def tiny(name: str, *more: str) -> WaferRecipe:
-    recipe = load_recipe(name)
-    assert isinstance(recipe, WaferRecipe)
-    small = load_recipe(name, [*tiny_overrides(recipe), *more])
-    assert isinstance(small, WaferRecipe)
-    return small
 
 
 def told(capsys: pytest.CaptureFixture[str], *words: object) -> dict[str, Any]:
@@ -126,7 +110,7 @@ def test_recipes_on_views_run_from_data_to_figures(
     name: str, views: Path, resnet: Path, tmp_path: Path, capsys: Any
 ) -> None:
     run, bundle = tmp_path / "run", tmp_path / "bundle"
-    recipe = tiny(name)
+    recipe = tiny_wafer(name)
     frozen = recipe.model.encoder is not None  # type: ignore[union-attr]
     begin = ["--weights", resnet] if frozen else []
     words = ["train", name, *tiny_overrides(recipe), "--data", views, "--out", run, *begin]
@@ -151,7 +135,7 @@ def test_recipes_on_views_run_from_data_to_figures(
 
 
 def test_depth_networks_learn_wafers_as_well(fields: Path, tmp_path: Path, capsys: Any) -> None:
-    recipe = tiny("depth-cnn", "input.scene=fields", "input.channels=1", "target.unit=um", "target.full_scale=781.25",
+    recipe = tiny_wafer("depth-cnn", "input.scene=fields", "input.channels=1", "target.unit=um", "target.full_scale=781.25",
                   "loss.mask_zero=false", "input.width_px=48")  # fmt: skip
     train(recipe, fields, tmp_path / "run", threads=1)
     export(tmp_path / "run", tmp_path / "bundle")
@@ -160,7 +144,7 @@ def test_depth_networks_learn_wafers_as_well(fields: Path, tmp_path: Path, capsy
 
 @pytest.mark.parametrize("name", ON_FIELDS)
 def test_three_channels(name: str, fields: Path, tmp_path: Path) -> None:
-    train(tiny(name, "input.channels=3", "train.epochs=1"), fields, tmp_path / "run", threads=1)
+    train(tiny_wafer(name, "input.channels=3", "train.epochs=1"), fields, tmp_path / "run", threads=1)
     export(tmp_path / "run", tmp_path / "bundle")
     session = WaferSession(open_bundle(tmp_path / "bundle"))
     assert session.channels == 3
@@ -177,24 +161,24 @@ def test_three_channels(name: str, fields: Path, tmp_path: Path) -> None:
     ],
 )
 def test_supervision(supervision: str, terms: set[str], fields: Path, tmp_path: Path) -> None:
-    train(tiny("wafer-fast", f"loss.supervision={supervision}"), fields, tmp_path / "run", threads=1)
+    train(tiny_wafer("wafer-fast", f"loss.supervision={supervision}"), fields, tmp_path / "run", threads=1)
     for row in curves(tmp_path / "run"):
         assert row.keys() - {"epoch", "mae_validation", "lr", "loss"} == terms
         assert all(np.isfinite(float(row[term])) for term in terms)
 
 
 def test_in_mixed_some_wafers_are_dense(fields: Path) -> None:
-    dense = field_arrays(tiny("wafer-fast", "loss.supervision=mixed"), fields, "train").dense
+    dense = field_arrays(tiny_wafer("wafer-fast", "loss.supervision=mixed"), fields, "train").dense
     assert 0 < dense.sum() < len(dense)
-    assert field_arrays(tiny("wafer-fast"), fields, "train").dense.all()
-    assert not field_arrays(tiny("wafer-fast", "loss.supervision=track"), fields, "train").dense.any()
+    assert field_arrays(tiny_wafer("wafer-fast"), fields, "train").dense.all()
+    assert not field_arrays(tiny_wafer("wafer-fast", "loss.supervision=track"), fields, "train").dense.any()
 
 
 def test_a_track_is_enough_to_learn_from(tmp_path: Path, fields: Path, monkeypatch: Any, capsys: Any) -> None:
     hidden = tiny_fields(tmp_path / "real", "real", seed=11)
     with pytest.raises(InputError, match=r"loss\.supervision=track"):
-        train(tiny("wafer-fcrn", "loss.supervision=dense"), hidden, tmp_path / "refused")
-    result = train(tiny("wafer-fcrn"), hidden, tmp_path / "run", threads=1)
+        train(tiny_wafer("wafer-fcrn", "loss.supervision=dense"), hidden, tmp_path / "refused")
+    result = train(tiny_wafer("wafer-fcrn"), hidden, tmp_path / "run", threads=1)
     assert np.isfinite(result.validation)
     card = json.loads((tmp_path / "run" / "runcard.json").read_text())
     assert card["data"]["validated_on"] == "track"
@@ -205,61 +189,6 @@ def test_a_track_is_enough_to_learn_from(tmp_path: Path, fields: Path, monkeypat
     assert "WAFERLENS_EVAL_SEED" in capsys.readouterr().err
     monkeypatch.setenv("WAFERLENS_EVAL_SEED", "11")
     assert told(capsys, *words)["fields"] == 9
-
-
-def test_a_killed_run_goes_on_with_the_same_losses(fields: Path, tmp_path: Path) -> None:
-    words = [*tiny_overrides(tiny("wafer-fast")), "train.epochs=12", "train.crop_px=64", "loss.supervision=mixed"]
-    recipe = load_recipe("wafer-fast", words)
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    broken, whole = tmp_path / "broken", tmp_path / "whole"
-    command = [
-        sys.executable,
-        "-m",
-        "waferlens",
-        "train",
-        "wafer-fast",
-        *words,
-        "--data",
-        str(fields),
-        "--threads",
-        "1",
-    ]
-    process = subprocess.Popen([*command, "--out", str(broken)], env=environment, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120
-    while len(curves(broken)) < 2 and time.monotonic() < deadline and process.poll() is None:
-        time.sleep(0.005)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert 2 <= len(curves(broken)) < 12, "the run was not interrupted in its middle"
-    threads = torch.get_num_threads()
-    for run in (broken, whole):
-        train(recipe, fields, run, threads=1)  # type: ignore[arg-type]
-    torch.set_num_threads(threads)
-    assert curves(broken) == curves(whole)
-    ours, theirs = load_file(broken / "weights.safetensors"), load_file(whole / "weights.safetensors")
-    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
-
-
-def test_a_recipe_from_before_a_setting_still_belongs_to_its_run(fields: Path, tmp_path: Path) -> None:
-    train(tiny("wafer-unet"), fields, tmp_path / "run", threads=1)
-    (tmp_path / "run" / "weights.safetensors").unlink()
-    path = tmp_path / "run" / "recipe.yaml"
-    text = path.read_text()
-    assert "normalise: half" in text
-    path.write_text(text.replace("  normalise: half\n", ""))
-    assert train(tiny("wafer-unet"), fields, tmp_path / "run", threads=1).epochs == 2
-    (tmp_path / "run" / "weights.safetensors").unlink()
-    with pytest.raises(UsageError, match="another recipe"):
-        train(tiny("wafer-unet", "input.normalise=imagenet"), fields, tmp_path / "run", threads=1)
-
-
-def test_a_run_begins_with_another_of_the_same_network(fast: Path, fields: Path, tmp_path: Path) -> None:
-    result = train(tiny("wafer-fast", "train.epochs=1"), fields, tmp_path / "run", start=fast, threads=1)
-    card = json.loads((tmp_path / "run" / "runcard.json").read_text())
-    assert card["results"]["started_from"]["epochs"] == 2
-    assert result.epochs == 1
-    with pytest.raises(UsageError, match=r"differs in input.channels, target.full_scale$"):
-        train(tiny("wafer-fast", "input.channels=3", "target.full_scale=500"), fields, tmp_path / "other", start=fast)
 
 
 def test_an_export_that_disagrees_is_refused(fast: Path, tmp_path: Path, capsys: Any) -> None:
@@ -281,7 +210,7 @@ def test_unknown_inputs_are_refused(inputs: str, said: str, bundle: Path, fields
 
 
 def test_inputs_a_network_is_never_told_are_refused(fields: Path, tmp_path: Path, capsys: Any) -> None:
-    train(tiny("wafer-unet", "train.epochs=1"), fields, tmp_path / "run", threads=1)
+    train(tiny_wafer("wafer-unet", "train.epochs=1"), fields, tmp_path / "run", threads=1)
     export(tmp_path / "run", tmp_path / "bundle")
     words = ["evaluate", str(tmp_path / "bundle"), "--data", str(fields), "--inputs", "image,track"]
     assert main(words) == 2
@@ -294,34 +223,3 @@ def test_what_is_told_decides_the_figures(bundle: Path, fields: Path, capsys: An
     assert (alone["inputs"], both["inputs"]) == (["image"], ["image", "product", "track"])
     assert alone["mae_um"]["all"] != both["mae_um"]["all"]
     assert alone["baselines"] == both["baselines"]
-
-
-def test_a_swath_is_not_stretched_for_a_network_of_whole_fields(fields: Path, tmp_path: Path, capsys: Any) -> None:
-    write_swaths(tmp_path / "swaths", wafer_world("sim"), 9, 2, GRID, 3)
-    with pytest.raises(UsageError, match=r"is 228x114 px; this network takes whole fields, scaled to 64x64 px"):
-        train(tiny("wafer-fcrn"), tmp_path / "swaths", tmp_path / "refused")
-    train(tiny("wafer-fcrn", "train.epochs=1"), fields, tmp_path / "run", threads=1)
-    export(tmp_path / "run", tmp_path / "bundle")
-    assert main(["evaluate", str(tmp_path / "bundle"), "--data", str(tmp_path / "swaths")]) == 2
-    assert "would see it stretched" in capsys.readouterr().err
-    # a network of any size takes them, and what lies beyond the wafer is left out
-    train(tiny("wafer-fast", "train.epochs=1"), tmp_path / "swaths", tmp_path / "fast", threads=1)
-    export(tmp_path / "fast", tmp_path / "bundle-fast")
-    assert np.isfinite(
-        told(capsys, "evaluate", tmp_path / "bundle-fast", "--data", tmp_path / "swaths")["mae_um"]["all"]
-    )
-
-
-@pytest.mark.parametrize(
-    ("pixels", "said"),
-    [
-        (np.zeros((GRID, GRID, 3), np.uint8), "holds (114, 114, 3) of uint8; a field is grey, of 8 or 16 bits"),
-        (np.zeros((GRID, GRID), np.float32), "holds (114, 114) of float32; a field is grey"),
-    ],
-)
-def test_images_that_are_no_fields(pixels: np.ndarray, said: str, tmp_path: Path, capsys: Any) -> None:
-    data = tiny_fields(tmp_path / "fields", fields=3)
-    tifffile.imwrite(wafer_set.image_path(data, "000000"), pixels)
-    overrides = tiny_overrides(load_recipe("wafer-unet"))  # type: ignore[arg-type]
-    assert main(["train", "wafer-unet", *overrides, "--data", str(data), "--out", str(tmp_path / "run")]) == 1
-    assert said in capsys.readouterr().err
