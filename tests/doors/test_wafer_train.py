@@ -135,8 +135,8 @@ def test_recipes_on_views_run_from_data_to_figures(
 
 
 def test_depth_networks_learn_wafers_as_well(fields: Path, tmp_path: Path, capsys: Any) -> None:
-    recipe = tiny_wafer("depth-cnn", "input.scene=fields", "input.channels=1", "target.unit=um", "target.full_scale=781.25",
-                  "loss.mask_zero=false", "input.width_px=48")  # fmt: skip
+    settings = ["input.scene=fields", "input.channels=1", "input.width_px=48", "loss.mask_zero=false"]
+    recipe = tiny_wafer("depth-cnn", *settings, "target.unit=um", "target.full_scale=781.25")
     train(recipe, fields, tmp_path / "run", threads=1)
     export(tmp_path / "run", tmp_path / "bundle")
     assert np.isfinite(told(capsys, "evaluate", tmp_path / "bundle", "--data", fields)["mae_um"]["all"])
