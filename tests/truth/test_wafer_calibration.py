@@ -95,6 +95,13 @@ def test_it_reads_back_as_it_was_written() -> None:
         again.half_width_um(sigma[None], group[None], 0.8)
 
 
+def test_other_groups_are_refused() -> None:
+    told = _fitted(*drawn(20_000, 5), LEVELS, {}).to_json()
+    told["sigma_edges_um"] = told["sigma_edges_um"][:3]
+    with pytest.raises(ValueError, match="3/12 groups of pixels; expected 1 or 12"):
+        WaferCalibration.from_json(told)
+
+
 def test_groups_are_told_apart_by_class_and_by_what_was_told() -> None:
     kind = np.array([[0, 1, 2]])
     seen = {

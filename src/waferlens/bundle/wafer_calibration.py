@@ -71,11 +71,17 @@ class WaferCalibration:
         """Reads what `to_json` wrote.
 
         Raises:
-            KeyError, TypeError, ValueError: it is of another kind or version.
+            KeyError, TypeError, ValueError: it is of another kind or version, or has other groups.
         """
         if told["version"] != FORMAT_VERSION or told.get("kind") != "wafer":
             raise ValueError(f"version {told['version']}, kind {told.get('kind')}; expected {FORMAT_VERSION}, wafer")
-        return WaferCalibration(told["sigma_edges_um"], told["quantiles"], told["constant_um"], told["data"])
+        edges = told["sigma_edges_um"]
+        rows = {len(edges), *map(len, told["quantiles"].values())}
+        if told["quantiles"] and rows not in ({1}, {KINDS * TOLD}):
+            raise ValueError(
+                f"it has {'/'.join(map(str, sorted(rows)))} groups of pixels; expected 1 or {KINDS * TOLD}"
+            )
+        return WaferCalibration(edges, told["quantiles"], told["constant_um"], told["data"])
 
     def groups(
         self, sigma_um: Float32[np.ndarray, " n"], group: Int64[np.ndarray, " n"] | None
