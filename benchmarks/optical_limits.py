@@ -213,14 +213,14 @@ def _box(one: Field, box_um: tuple[float, ...], rim_um: float) -> np.ndarray:
 def draw(path: Path, rows: list[dict[str, object]]) -> None:
     """The figure."""
     pyplot.rcParams.update({"font.size": 9, "text.color": INK, "axes.labelcolor": INK, "axes.edgecolor": "#9aa7b0"})
-    figure, axes = pyplot.subplots(1, 3, figsize=(11.0, 4.3), sharey=True, layout="constrained")
+    figure, axes = pyplot.subplots(1, 3, figsize=(11.0, 5.0), sharey=True, layout="constrained")
     for axis in axes:
         axis.fill_between(DZ_UM, DZ_UM, 1e3, color="#eef1f3", lw=0)
         axis.set(
-            xscale="log", yscale="log", xlim=(DZ_UM[0], DZ_UM[-1]), ylim=(3e-3, 3e2), xlabel="distance from focus [um]"
+            xscale="log", yscale="log", xlim=(DZ_UM[0], DZ_UM[-1]), ylim=(2e-3, 7e2), xlabel="distance from focus [um]"
         )
         axis.spines[["top", "right"]].set_visible(False)
-    axes[0].text(0.56, 1.2e2, "not told from focus", color="#7b8790")
+    axes[2].text(0.6, 1e2, "not told from focus", color="#7b8790", fontsize=8)
     axes[0].set_ylabel("standard deviation of a height [um]")
 
     axes[0].set_title("bound and what is reached: 5x / 0.14, 8.197 um", fontsize=9)
@@ -229,6 +229,8 @@ def draw(path: Path, rows: list[dict[str, object]]) -> None:
     for area, style in ((0.1, ":"), (1.0, "-")):
         axes[0].plot(DZ_UM, [texture(dz, area) for dz in DZ_UM], style, color=ALARM, label=f"logic, {area:g} mm²")
     axes[0].plot(DZ_UM, [texture(dz, 1.0, TAPE) for dz in DZ_UM], color=SOIL, label="tape, 1 mm²")
+    track = track_height_bound_um(AfSensor(), length_um=4000.0, signal=0.3)
+    axes[0].axhline(track, color=PALE, ls="-.", label="track, 4 mm of the highest")
     _draw_reached(axes[0], rows)
 
     axes[1].set_title("what pixels destroy: 5x / 0.14", fontsize=9)
@@ -258,7 +260,7 @@ def draw(path: Path, rows: list[dict[str, object]]) -> None:
             label=f"logic, 0.1 mm², {name}",
         )
     for axis in axes:
-        axis.legend(frameon=False, fontsize=6.5, ncols=2, loc="upper right", bbox_to_anchor=(1.02, 0.99))
+        axis.legend(frameon=False, fontsize=7, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.13))
     figure.savefig(path, dpi=110)
     pyplot.close(figure)
     with PIL.Image.open(path) as drawn:

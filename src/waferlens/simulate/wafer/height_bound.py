@@ -201,8 +201,8 @@ def texture_height_bound_um(
 ) -> float:
     """Least standard deviation of the distance from focus of a textured surface.
 
-    How bright each cell is, is not known, nor how much they differ; where the cells lie and how large they are, is.
-    Against that a real texture only loses.
+    How bright each cell is, is not known, nor how much they differ; that they are normal, where they lie and how large
+    they are, is.
 
     Args:
         lens: The objective.
