@@ -3,7 +3,7 @@
     python benchmarks/inspect_swath.py FOLDER --bundle wafer-fast [--scale 0.05] [--out result.json]
 
 Makes a swath of 4,352 x 234,342 px, 16 bits, 2 GB: 54 simulated fields with their AF trace, drawn on the grid of 684 px
-a field and laid on the camera's pixels row by row, so nothing of that size is ever held. Then runs `waferlens inspect`
+a field and laid on the camera's pixels row by row into a mapped file. Then runs `waferlens inspect`
 on it in a process of its own, and looks at that process every 50 ms. Anonymous memory is what the process itself asked
 for; pages of the mapped file are not in it, for the system takes them back when it wants to.
 

@@ -278,7 +278,7 @@ def _draw_reached(axis: pyplot.Axes, rows: list[dict[str, object]]) -> None:
                 if json.dumps(row["inputs"]) == words and row["surface"] == kind and row["surfaces"] >= LEAST_SURFACES
             ]
             if chosen:
-                known = ", ".join(word for word in json.loads(words) if word != "objective")
+                known = ", ".join(json.loads(words)).replace("objective", "focus")
                 axis.plot(
                     [max(row["middle_um"], DZ_UM[0]) for row in chosen],
                     [row["p68_um"] for row in chosen],

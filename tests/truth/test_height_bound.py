@@ -8,10 +8,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from waferlens.simulate.wafer.af import AfSensor
+from waferlens.simulate.wafer import height_bound
+from waferlens.simulate.wafer.af import AfSensor, af_track
 from waferlens.simulate.wafer.af_bound import sample_noise_um, track_height_bound_um
 from waferlens.simulate.wafer.bound_trials import edge_estimates_um, texture_estimates_um
-from waferlens.simulate.wafer.camera import WHITE, Camera
+from waferlens.simulate.wafer.camera import FULL_SCALE, WHITE, Camera, acquire
 from waferlens.simulate.wafer.height_bound import (
     EDGE_UNKNOWN,
     Edge,
@@ -25,6 +26,8 @@ from waferlens.simulate.wafer.height_bound import (
 from waferlens.simulate.wafer.optics import Edges, defocused
 from waferlens.simulate.wafer.otf import Lens, transfer
 from waferlens.simulate.wafer.otf_slope import overlap_and_slope, transfer_and_slope
+from waferlens.simulate.wafer.raster import _waves
+from waferlens.simulate.wafer.scene import FIELD_UM
 
 LENS, CAMERA = Lens(5.0, 0.14), Camera()
 QUIET = replace(CAMERA, read_e=0.0, glare=0.0, tdi_row_noise=0.0)
@@ -142,6 +145,41 @@ def test_gains_of_rows_average_less_along_an_edge() -> None:
     assert edge_bound(camera=rough, along_scan=True) > 1.1 * short
 
 
+def test_gains_of_rows_are_those_of_the_camera() -> None:
+    camera = replace(CAMERA, shading=0.0, glare=0.0, smear_um=0.0)
+    flat, pitch = np.full((684, 1), 0.5, np.float32), FIELD_UM / 684
+    drawn = np.stack([acquire(flat, camera, pitch, np.random.default_rng(seed), None)[:, 0] for seed in range(200)])
+    gains = drawn / (FULL_SCALE * 0.5 / WHITE) - 1.0
+    weights = height_bound._gain_weights(pitch * (np.arange(684) + 0.5), pitch) * camera.tdi_row_noise
+    expected = weights @ weights.T
+    for apart in (0, 1, 2):
+        found = (gains[:, apart:] * gains[:, : 684 - apart]).mean()
+        assert found == pytest.approx(np.diagonal(expected, apart).mean(), abs=0.03 * camera.tdi_row_noise**2)
+
+
+@pytest.mark.parametrize("smooth", [False, True])
+def test_a_cell_has_the_transform_of_its_shape(smooth: bool) -> None:
+    u = (np.arange(20_000) + 0.5) / 10_000 - 1.0
+    shape = 0.5 + 0.5 * np.cos(np.pi * u) if smooth else np.where(np.abs(u) < 0.5, 1.0, 0.0)
+    for at in (0.0, 0.3, 0.5, 1.7):
+        expected = float((shape * np.cos(2 * np.pi * at * u)).sum() / 10_000)
+        assert height_bound._cell(np.array([at]), smooth)[0] == pytest.approx(expected, abs=1e-6)
+
+
+def test_smooth_cells_are_the_waves_of_a_carrier() -> None:
+    nodes = np.random.default_rng(1).standard_normal((64, 64)).astype(np.float32)
+    places = (np.arange(64 * 8) + 0.5) / 8
+    drawn = _waves(nodes, places, places) * 0.06
+    assert drawn.std() == pytest.approx(0.06, rel=0.05)
+    seen = np.abs(np.fft.fft2(drawn)) ** 2
+    at = np.fft.fftfreq(512, 1 / 8)  # in units of 1 / cell
+    of = height_bound._cell(at, True)
+    expected = (0.08 * 64 * 64 * of[:, np.newaxis] * of) ** 2  # 64² cells of 64 places, 0.08 from point to point
+    band = (np.abs(at) > 0.2) & (np.abs(at) < 0.45)
+    both = np.ix_(band, band)
+    assert seen[both].mean() == pytest.approx(expected[both].mean(), rel=0.1)
+
+
 def test_information_that_others_explain_is_none() -> None:
     a, b = np.array([3.0, 4.0, 0.0]), np.array([0.0, 0.0, 2.0])
     assert remaining_information(a, []) == 25.0
@@ -220,6 +258,20 @@ def test_samples_of_the_track_average() -> None:
     assert track_height_bound_um(AfSensor(), length_um=2000.0, signal=0.3) > track_height_bound_um(
         sensor, length_um=2000.0, signal=0.3
     )
+
+
+def test_the_sensor_reaches_its_bound() -> None:
+    sensor = AfSensor(dropout=0.0, lag_ms=0.0)
+    height = np.full((8, 700), 200.0, np.float32)
+    light = np.full_like(height, 0.3)
+    pitch = 4.0
+    found = []
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        found.append(af_track(height, light, pitch, sensor, np.random.default_rng(0), rng).z_um.mean())
+    bound = track_height_bound_um(sensor, length_um=700 * pitch, signal=0.3)
+    assert np.mean(found) == pytest.approx(200.0, abs=bound)
+    assert np.std(found) == pytest.approx(bound, rel=0.25)
 
 
 def test_what_is_not_the_highest_shows_in_the_mean_only() -> None:

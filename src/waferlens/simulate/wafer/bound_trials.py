@@ -65,7 +65,7 @@ def edge_estimates_um(
     rows, half = round(length_um / pitch), math.ceil(window_um / pitch)
     margin = math.ceil((lens.reach_um(dz_um) + window_um) / pitch)
     light, over, sides = _edge_scene(edge, margin * FINER, pitch / FINER)
-    row = defocused(light, over, np.float32(-dz_um), pitch / FINER, lens, sides)[4]
+    row = defocused(light, over, -dz_um, pitch / FINER, lens, sides)[4]
     row = row.reshape(-1, FINER).mean(axis=1)
     picture = np.tile(row, (rows, 1))
     rng = np.random.default_rng(seed)
@@ -140,7 +140,7 @@ def texture_estimates_um(
     signals = [cell_orders(lens, camera, place, texture, lens.pixel_um, vectors, offset)[0] for place in places]
     strength = cell_strength(lens, camera, texture)
     gain = camera.full_well_e / WHITE * texture.reflectance
-    spread = math.sqrt(float(noise_variance(lens, camera, np.float64(gain), lens.pixel_um)))
+    spread = math.sqrt(float(noise_variance(lens, camera, gain, lens.pixel_um)))
     found = []
     for _ in range(trials):
         light = gain * (1.0 - camera.glare) * _patch(lens, camera, dz_um, texture, cells, cell_px, rng)

@@ -163,8 +163,8 @@ def _step_response(
 
 
 def noise_variance(
-    lens: Lens, camera: Camera, electrons: Float64[np.ndarray, "..."], pitch_um: float
-) -> Float64[np.ndarray, "..."]:
+    lens: Lens, camera: Camera, electrons: Float64[np.ndarray, "..."] | float, pitch_um: float
+) -> Float64[np.ndarray, "..."] | float:
     """Of a pixel of the grid, which is the mean of many native ones [e²]
 
     Args:
@@ -239,7 +239,7 @@ def texture_height_bound_um(
 def cell_strength(lens: Lens, camera: Camera, texture: Texture) -> float:
     """Power of the cells over that of the noise, before the lens; on any grid the same, for means average noise."""
     gain = camera.full_well_e / WHITE * texture.reflectance
-    noise = float(noise_variance(lens, camera, np.float64(gain), lens.pixel_um)) * lens.pixel_um**2
+    noise = float(noise_variance(lens, camera, gain, lens.pixel_um)) * lens.pixel_um**2
     return (gain * (1.0 - camera.glare) * texture.rms * texture.cell_um) ** 2 / noise
 
 
@@ -356,7 +356,7 @@ def grating_height_bound_um(
     amplitude = gain * (1.0 - camera.glare) * contrast * float(value[0]) * np.sinc(pitch / grating_um)
     if amplitude == 0 or slope[0] == 0:
         return math.inf
-    noise = float(noise_variance(lens, camera, np.float64(gain), pitch))
+    noise = float(noise_variance(lens, camera, gain, pitch))
     measured = 2.0 * noise * pitch**2 / area_um2 / amplitude**2
     return math.sqrt(measured + log_contrast_sigma**2) * abs(float(value[0] / slope[0]))
 
