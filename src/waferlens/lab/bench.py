@@ -16,10 +16,12 @@ import numpy as np
 import onnxruntime
 
 from waferlens.bundle.files import Bundle, open_bundle, shipped, write_bundle
+from waferlens.bundle.wafer import MULTIPLE_PX
 from waferlens.errors import UsageError
 from waferlens.extras import require
 from waferlens.recipe import as_yaml, load_recipe, recipe_names
 from waferlens.recipe.hole import HoleRecipe
+from waferlens.recipe.wafer import WaferRecipe
 
 TURN = 8
 """Batches a network runs before the next one has its turn."""
@@ -61,17 +63,14 @@ def bench(
         timings = []
         for batch in batches:
             rounds: dict[str, list[float]] = {name: [] for name, *_ in sessions}
-            runs = [
-                (name, session, np.random.default_rng(0).uniform(0, 255, (batch, 1, *shape)).astype(np.float32))
-                for name, _, session, shape in sessions
-            ]
-            for _, session, grey in runs:
-                session.run(None, {session.get_inputs()[0].name: grey})
+            runs = [(name, session, _fed(session, batch, shape)) for name, _, session, shape in sessions]
+            for _, session, fed in runs:
+                session.run(None, fed)
             end = time.perf_counter() + seconds * len(runs)
             while time.perf_counter() < end or len(rounds[runs[-1][0]]) < 3:
-                for name, session, grey in runs:
+                for name, session, fed in runs:
                     # The first of a turn is left out: threads of the network before still spin on the cores.
-                    rounds[name] += [_timed(session, grey) for _ in range(TURN)][1:]
+                    rounds[name] += [_timed(session, fed) for _ in range(TURN)][1:]
             timings += [
                 Timing(
                     name,
@@ -97,11 +96,29 @@ def machine() -> dict[str, object]:
     }
 
 
-def _timed(session: onnxruntime.InferenceSession, grey: np.ndarray) -> float:
-    name = session.get_inputs()[0].name
+def _timed(session: onnxruntime.InferenceSession, fed: dict[str, np.ndarray]) -> float:
     started = time.perf_counter()
-    session.run(None, {name: grey})
+    session.run(None, fed)
     return time.perf_counter() - started
+
+
+def _fed(session: onnxruntime.InferenceSession, batch: int, shape: tuple[int, int]) -> dict[str, np.ndarray]:
+    """Something for each input; what takes any size is given the size of the recipe, filled up as inspection does."""
+    rng = np.random.default_rng(0)
+    h, w = shape
+    fed = {}
+    for one in session.get_inputs():
+        sides = one.shape
+        if one.name in ("grey", "image"):
+            free = not isinstance(sides[3], int)
+            rows, columns = (h + (-h) % MULTIPLE_PX, w + (-w) % MULTIPLE_PX) if free else sides[2:]
+            white = 255.0 if one.name == "grey" else 1.0
+            fed[one.name] = rng.uniform(0, white, (batch, sides[1], rows, columns)).astype(np.float32)
+            w = columns
+        else:  # what a line knows beside the image: of each column, or of the whole
+            known = (batch, *sides[1:]) if isinstance(sides[-1], int) else (batch, *sides[1:-1], w)
+            fed[one.name] = np.zeros(known, np.float32)
+    return fed
 
 
 def _session(bundle: Bundle, threads: int) -> onnxruntime.InferenceSession:
@@ -123,12 +140,18 @@ def _open(name: str, folder: Path) -> tuple[Bundle, str]:
         known = ", ".join([*shipped(), *recipe_names()])
         raise UsageError(f"{name}: neither a bundle nor a recipe; known: {known}")
     recipe = load_recipe(name)
-    if not isinstance(recipe, HoleRecipe):
+    if not isinstance(recipe, HoleRecipe | WaferRecipe):
         raise UsageError(f"{name}: recipes of station {recipe.station} have no network to time here")
     require("train", "torch")
-    from waferlens.export.onnx import to_onnx
-    from waferlens.models import build
+    if isinstance(recipe, WaferRecipe):
+        from waferlens.export.wafer import wafer_graph
+        from waferlens.models import build_wafer, fuse
 
-    model = to_onnx(build(recipe), recipe.input.height_px, recipe.input.width_px)
+        model = wafer_graph(fuse(build_wafer(recipe).eval()), recipe)  # type: ignore[arg-type]
+    else:
+        from waferlens.export.onnx import to_onnx
+        from waferlens.models import build
+
+        model = to_onnx(build(recipe), recipe.input.height_px, recipe.input.width_px)
     parts = {"model.onnx": model, "recipe.yaml": as_yaml(recipe), "runcard.json": {}}
     return write_bundle(folder / name, parts), "recipe"
