@@ -35,6 +35,10 @@ bench: $(VENV)/installed-test
 	$(BIN)/python benchmarks/level_range_rms.py
 	$(BIN)/python benchmarks/registration.py
 	$(BIN)/python benchmarks/golden_ops.py
+	$(BIN)/python benchmarks/simulate_wafer.py
+	$(BIN)/python benchmarks/gridding.py
+	$(BIN)/python benchmarks/sync.py
+	$(BIN)/python benchmarks/inspect_swath.py runs/bench-swath --bundle wafer-fast
 
 # The stamps lie inside the environment, so that whoever removes it removes them too.
 $(VENV)/installed-base: $(NEEDS) | $(BIN)/python

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import tifffile
 from scipy.ndimage import uniform_filter
-from tests.make_bundle import make_bundle
-from tests.make_wafer_bundle import PITCH_UM, make_wafer_bundle, scene, write_swath
 
+from make_bundle import make_bundle
+from make_wafer_bundle import PITCH_UM, make_wafer_bundle, scene, write_swath
 from waferlens.cli.main import main
 from waferlens.errors import UsageError
 from waferlens.formats.heightmap import read_height_map

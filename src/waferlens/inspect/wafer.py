@@ -43,6 +43,7 @@ from waferlens.ops.die_map import DieMap, die_map
 from waferlens.ops.flatness import flatness
 from waferlens.ops.flatness_record import Flatness
 from waferlens.ops.focus_plan import OBJECTIVES, FocusPlan, Layer, focus_plan
+from waferlens.ops.sub_pixel_edges import PITCH_UM
 from waferlens.records import Product
 from waferlens.store.rows import OK, QUARANTINED, ImageResult, Number
 
@@ -154,11 +155,12 @@ class WaferWork:
         objective = None if swath.columns is None else swath.columns.objective_z_um
         focused = objective is not None and na is not None and bool(np.isfinite(objective).any())
         dies = None
+        fine = PITCH_UM[0] <= swath.pitch_um <= PITCH_UM[1]  # else edges are those of the height map
         if swath.shares is not None or product is not None:
             dies = die_map(
                 swath.height_um,
                 swath.shares,
-                swath.image,
+                swath.image if fine else None,
                 swath.pitch_um,
                 product=product,
                 focus_um=objective if focused else None,

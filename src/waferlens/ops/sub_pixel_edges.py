@@ -37,6 +37,8 @@ from scipy.special import ndtr
 
 from waferlens.errors import UsageError
 
+PITCH_UM = (2.0, 30.0)
+"""Pixels on which edges are found: on finer ones its tables grow, on coarser ones rim and edge are one [um]"""
 MARGIN_UM = 35.0
 """Width of the band along the edge of a die that is free of patterns: from there on seal rings may stand [um]"""
 WALL_SHARE = 0.15
@@ -160,7 +162,7 @@ def refine_edges(
     """
     if image.ndim != 2:
         raise UsageError(f"image has {image.ndim} axes; edges are found in one plane, h w")
-    if not 2.0 <= pitch_um <= 30.0:
+    if not PITCH_UM[0] <= pitch_um <= PITCH_UM[1]:
         raise UsageError(f"pitch_um = {pitch_um:g}: edges are found on pixels of 2 to 30 um; average a finer image")
     if not 0 <= wall_share < 1:
         raise UsageError(f"wall_share = {wall_share:g} must lie in 0..1, 1 left out")
