@@ -141,6 +141,18 @@ SOURCES: dict[str, Source] = {
         2016,
         "pixel shuffle at both ends of hole-fast",
     ),
+    "cao-2019": Source(
+        "GCNet: Non-local Networks Meet Squeeze-Excitation Networks and Beyond",
+        "Y. Cao, J. Xu, S. Lin, F. Wei, H. Hu",
+        2019,
+        "softmax means, over the columns of wafer-fast",
+    ),
+    "yuan-2020": Source(
+        "Object-Contextual Representations for Semantic Segmentation",
+        "Y. Yuan, X. Chen, J. Wang",
+        2020,
+        "pixels that ask the regions of a field, in wafer-fast",
+    ),
     "ding-2021": Source(
         "RepVGG: Making VGG-style ConvNets Great Again",
         "X. Ding, X. Zhang, N. Ma, J. Han, G. Ding, J. Sun",

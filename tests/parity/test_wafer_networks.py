@@ -9,7 +9,7 @@ import torch
 from test_models import unsettled
 
 from waferlens.models import HeightNet, UNet, build_wafer, describe, fuse
-from waferlens.models.wafer_fast import CANDIDATES, CORRECTION, WaferFastNet, _chosen
+from waferlens.models.wafer_fast import CANDIDATES, CORRECTION, FieldContext, WaferFastNet, _chosen
 from waferlens.recipe import WaferRecipe, load_recipe
 
 
@@ -90,8 +90,24 @@ def test_a_column_is_told_to_all_its_rows_and_every_pixel_counts() -> None:
     assert (columns.grad[0, 2, 60:80] != 0).all()
 
 
+def test_every_pixel_asks_the_whole_field() -> None:
+    context = FieldContext(4, regions=3, asked=2)
+    x = torch.rand(2, 4, 6, 9)
+    assert torch.equal(context(x), x)  # it begins as the identity
+    torch.nn.init.ones_(context.give[2].weight)
+    x.requires_grad_(True)
+    context(x)[0, 0, 0, 0].backward()
+    assert x.grad is not None
+    assert (x.grad[0].abs().amax(dim=0) > 0).all()  # the farthest pixel counts
+    assert (x.grad[1] == 0).all()  # and no other field
+    # where pixels stand does not matter, only which there are
+    order = torch.randperm(54)
+    moved = x.detach().flatten(2)[:, :, order].reshape(x.shape)
+    assert torch.allclose(context(moved).flatten(2), context(x.detach()).flatten(2)[:, :, order], atol=1e-6)
+
+
 def test_the_shipped_recipe_at_its_size() -> None:
-    assert describe(recipe_of("wafer-fast"))["parameters"] == 1_800_248
+    assert describe(recipe_of("wafer-fast"))["parameters"] == 1_907_668
 
 
 def test_every_normalisation_is_what_it_is_said_to_be() -> None:

@@ -9,12 +9,17 @@ knows beside the image enters where it is true:
   back to every row;
 * the product's nominal stack belongs to the whole image.
 
+A plain block of a die looks like a bare carrier, and only what else lies in the field tells them apart: which grey the
+carrier has, and where its edges run. So softmax means over the whole map say what kinds of surface there are, and every
+pixel asks them at each scale.
+
 A height is rarely arbitrary: a pixel shows the carrier, a level of the stack, or what the track has read. The head
 therefore chooses between these candidates and one free height, and adds a small correction. What is not known is no
 candidate.
 
 Source: pixel shuffle: Shi et al., CVPR 2016 (arXiv:1609.05158); residual blocks: He et al., CVPR 2016
-(arXiv:1512.03385); softmax means: Cao et al., GCNet, 2019 (arXiv:1904.11492), here over columns.
+(arXiv:1512.03385); softmax means: Cao et al., GCNet, 2019 (arXiv:1904.11492), here over columns; regions that pixels
+ask: Yuan et al., OCR, ECCV 2020 (arXiv:1909.11065).
 """
 
 from __future__ import annotations
@@ -97,8 +102,38 @@ class ColumnContext(nn.Module):
         return x + told[:, :, None]
 
 
+class FieldContext(nn.Module):
+    """Lets every pixel ask what kinds of surface lie in the field: softmax means over the map, and attention to them.
+
+    It begins as the identity.
+
+    Args:
+        channels: Of the map.
+        regions: Means over the map.
+        asked: Channels in which pixels and regions are compared.
+    """
+
+    def __init__(self, channels: int, regions: int = 12, asked: int = 16) -> None:
+        super().__init__()
+        self.scale = asked**-0.5
+        self.regions = nn.Conv2d(channels, regions, 1)
+        self.ask = nn.Conv2d(channels, asked, 1)
+        self.key = nn.Linear(channels, asked)
+        self.value = nn.Linear(channels, channels)
+        self.give = nn.Sequential(nn.Conv2d(2 * channels, channels, 1), nn.ReLU(), nn.Conv2d(channels, channels, 1))
+        nn.init.zeros_(self.give[2].weight)
+        nn.init.zeros_(self.give[2].bias)
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+        share = self.regions(x).flatten(2).float().softmax(dim=2).to(x.dtype)
+        means = torch.bmm(share, x.flatten(2).transpose(1, 2))  # b r c
+        near = torch.bmm(self.key(means), self.ask(x).flatten(2)) * self.scale  # b r hw
+        told = torch.bmm(self.value(means).transpose(1, 2), near.float().softmax(dim=1).to(x.dtype))
+        return x + self.give(torch.cat([x, told.reshape(x.shape)], dim=1))
+
+
 class WaferFastNet(nn.Module):
-    """Fold, scales of residual blocks, column context at each, unfold.
+    """Fold, scales of residual blocks, context of columns and of the field at each, unfold.
 
     Args:
         unshuffle: Pixels folded into one position along each axis.
@@ -144,6 +179,7 @@ class WaferFastNet(nn.Module):
             for width, count in zip(widths[:-1], blocks[:-1], strict=True)
         )
         self.again = nn.ModuleList(ColumnContext(width, facts) for width in widths[:-1])
+        self.field = nn.ModuleList(FieldContext(width) for width in widths)
         self.sort = nn.Conv2d(widths[0], CLASSES, 1) if classes else None
         # per pixel: a logit a candidate, the free height, the correction, and the logarithm of sigma
         self.head = nn.Conv2d(widths[0], (CANDIDATES + 2 + int(sigma)) * unshuffle**2, 1)
@@ -173,10 +209,11 @@ class WaferFastNet(nn.Module):
                 told = nn.functional.avg_pool1d(told, 2)
             x = context(x, _with_stack(told, stack))
             features.append((x, told))
+        x = self.field[-1](x)
         for scale in reversed(range(len(self.up))):
             beside, told = features[scale]
             x = self.up[scale](beside + self.lift[scale](x))
-            x = self.again[scale](x, _with_stack(told, stack))
+            x = self.field[scale](self.again[scale](x, _with_stack(told, stack)))
         with torch.autocast(x.device.type, enabled=False):
             x = x.float()
             maps = self.unfold(self.head(x))
