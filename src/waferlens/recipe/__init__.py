@@ -7,6 +7,7 @@ from pathlib import Path
 
 from waferlens.recipe.golden import GoldenRecipe
 from waferlens.recipe.hole import HoleRecipe
+from waferlens.recipe.package import PackageRecipe
 from waferlens.recipe.reading import build, read_model, read_tree, shipped_names
 from waferlens.recipe.sections import Recipe
 from waferlens.recipe.station import station_model
@@ -16,6 +17,7 @@ from waferlens.recipe.writing import as_yaml
 __all__ = [
     "GoldenRecipe",
     "HoleRecipe",
+    "PackageRecipe",
     "Recipe",
     "WaferRecipe",
     "as_yaml",

@@ -7,11 +7,12 @@ import difflib
 from waferlens.errors import Fault, RecipeError
 from waferlens.recipe.golden import GoldenRecipe
 from waferlens.recipe.hole import HoleRecipe
+from waferlens.recipe.package import PackageRecipe
 from waferlens.recipe.sections import Recipe
 from waferlens.recipe.wafer import WaferRecipe
 from waferlens.recipe.yamltree import Node
 
-STATIONS = ("hole", "golden", "wafer")
+STATIONS = ("hole", "golden", "wafer", "package")
 """The stations that have recipes."""
 
 
@@ -32,6 +33,8 @@ def station_model(tree: Node, faults: list[Fault]) -> type[Recipe]:
             return GoldenRecipe
         case ["wafer"]:
             return WaferRecipe
+        case ["package"]:
+            return PackageRecipe
         case _:
             what = f"station = {said.plain()}: unknown station; one of {', '.join(STATIONS)}"
             raise RecipeError([*faults, Fault(said.where, what)])
