@@ -194,6 +194,38 @@ def wafer(
 
 
 @app.command()
+def package(
+    out: Annotated[Path, typer.Argument(help="Folder to write; it must not hold a data set yet.")],
+    domain: Annotated[
+        str, typer.Option(help="sim, hard, stress, turned (with truth); real (without); or a YAML file.")
+    ] = "sim",
+    devices: Annotated[int | None, typer.Option(min=1, help="Devices, each in three lights; 60 if not set.")] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(min=0, max=MOST_SEED, help="Seed; of a real domain it is the evaluation seed. 1 if not set."),
+    ] = None,
+    twins: Annotated[
+        bool, typer.Option("--twins", help="Also write a good twin of each defective device: the same but for it.")
+    ] = False,
+    workers: Annotated[int, typer.Option(min=1, help="Processes; the bytes do not depend on it.")] = 1,
+    json: Annotated[bool, typer.Option("--json", help="Print a machine-readable result.")] = False,
+) -> None:
+    """IC packages under a microscope in brightfield and two darkfields, with cracked and turned dies."""
+    from waferlens.simulate.package.dataset import package_world, write_devices
+
+    started = time.perf_counter()
+    world, seed, devices = package_world(domain), 1 if seed is None else seed, 60 if devices is None else devices
+    with progress(devices, "devices", quiet=json) as advance:
+        written = write_devices(out, world, devices, seed, workers, advance, twins=twins)
+    seconds = time.perf_counter() - started
+    if json:
+        emit_json({**as_json(written), "seconds": round(seconds, 3)})
+    else:
+        told = ", ".join(f"{count} {verdict}" for verdict, count in written.verdicts.items())
+        say(f"{out}: {written.devices} devices of {written.world} ({told}) in {seconds:.1f} s")
+
+
+@app.command()
 def audit(
     domain: Annotated[str, typer.Option(help="Domain of the station, or a YAML file.")] = "sim",
     station: Annotated[Literal["hole", "wafer"], typer.Option(help="Whose simulator.")] = "hole",

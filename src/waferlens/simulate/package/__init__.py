@@ -1,0 +1,1 @@
+"""The package station's simulator: IC packages under a microscope with three lights."""
