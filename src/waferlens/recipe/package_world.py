@@ -32,12 +32,12 @@ class Frame(Section):
     place_px: tuple[float, float] = (30.0, -36.0)
     """Mean place of the part's centre from that of the image, x and y [px]"""
     scatter_px: tuple[NotNegative, NotNegative] = (12.0, 14.0)
-    """Standard deviation of that place, drawn within two of them [px]"""
+    """Standard deviation of that place, drawn within two of them; no part is cut by the frame [px]"""
     turn_deg: NotNegative = 1.2
-    """Standard deviation of the part's angle in most images [deg]"""
+    """Standard deviation of the part's angle in most images, drawn within two of them [deg]"""
     wide_share: Fraction = 0.2
     """Share of images in which it is turned further."""
-    wide_deg: NotNegative = 12.0
+    wide_deg: NotNegative = 9.0
     """There its angle is uniform to either side [deg]"""
     scale: Range = (1.0, 1.0)
     """Pixels of the image a nominal pixel."""
@@ -160,7 +160,7 @@ class CrackSpec(Section):
     """Share of chips at corners."""
     scratch_px: Range = (40.0, 260.0)
     """Length of scratches [px]"""
-    strength: Range = (0.35, 1.0)
+    strength: Range = (0.45, 1.0)
     """How strongly a defect shows; 0 is not at all, 1 is black."""
     scatter: Range = (0.10, 0.55)
     """Dark-field scatter of a crack."""

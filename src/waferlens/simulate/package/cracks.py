@@ -60,7 +60,8 @@ def draw_crack(
     """A crack from the plate's edge, a corner, or its inside."""
     low, high = spec.length_range_px
     length = spec.length_px * math.exp(spec.length_spread * rng.standard_normal())
-    length = float(np.clip(length, low, min(high, longest_px)))
+    short = low * (1.0 + 0.5 * rng.random())
+    length = min(length if length > low else short, high, longest_px)  # not all of one length
     start, inward = _edge_point(rng, half_u, half_v, corner=0.12)
     inside, where = rng.random() < spec.interior, rng.uniform(-0.85, 0.85, 2)
     if inside:
@@ -149,7 +150,7 @@ def draw_scratch(rng: np.random.Generator, spec: CrackSpec, half_u: float, half_
         across = rng.normal(0, 5.0)
         points += across * np.array([-math.sin(heading), math.cos(heading)])
         inside = (np.abs(points[:, 0]) < half_u) & (np.abs(points[:, 1]) < half_v)
-        width = rng.uniform(0.4, 1.0) * np.sqrt(np.clip(1.0 - (2 * s / own) ** 4, 0.05, 1))
+        width = rng.uniform(0.6, 1.4) * np.sqrt(np.clip(1.0 - (2 * s / own) ** 4, 0.05, 1))
         there = np.convolve(rng.random(24) > 0.15, [0.25, 0.5, 0.25], mode="same")
         if inside.sum() >= 4:
             first, last = np.flatnonzero(inside)[[0, -1]]

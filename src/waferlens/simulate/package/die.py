@@ -18,7 +18,7 @@ DIE_CORNER_PX = 2.5
 """Radius of its corners [px]"""
 EDGE_PX = 0.55
 """Softness of its edge [px]"""
-GREEN, PURPLE = (0.125, 0.255, 0.140), (0.175, 0.105, 0.235)
+GREEN, PURPLE = (0.135, 0.245, 0.150), (0.170, 0.115, 0.225)
 """Thin films over the photodiode."""
 ALUMINIUM = (0.83, 0.82, 0.76)
 LOGIC_CELL_PX = 3.4
@@ -40,7 +40,7 @@ def paint_epoxy(scene: Scene, maps: Maps) -> None:
         return
     u, v = scene.die.coordinates(window)
     edge = rounded_distance(u, v, half_u, half_v, DIE_CORNER_PX)
-    wide = np.float32(width) * np.exp(np.float32(0.45) * np.clip(smooth_field(rng, *u.shape, 20.0), -2.2, 2.2))
+    wide = np.float32(width) * np.exp(np.float32(0.45) * np.clip(smooth_field(rng, *u.shape, 16.0, 1.2), -2.2, 2.2))
     if overflow:
         side = np.float32(half_u if far else -half_u)
         away2 = np.square(u - side) + np.square(v - np.float32(at * half_v))

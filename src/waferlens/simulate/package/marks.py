@@ -27,6 +27,8 @@ SHIFT_REACH_PX = 7.0
 """How far from a crack its offset of the texture is felt [px]"""
 MOST_CLUTTER = 60
 """Grains and fibres of a device."""
+BARE = 0.33
+"""Reflectance of silicon without films."""
 LIP_PX = 1.4
 """Width of the raised lip at one side of a crack [px]"""
 
@@ -233,7 +235,7 @@ def _every_second(values: np.ndarray) -> np.ndarray:
 
 
 def _chip_mark(scene: Scene, chip: Chip, rng: np.random.Generator, strength: float) -> Mark | None:
-    strong = uniform(rng, scene.world.cracks.strength) * strength
+    strong = uniform(rng, scene.world.cracks.strength)
     reach = 1.5 * chip.radius_px + 3
     window = scene.die.window(
         chip.centre[0] - reach, chip.centre[1] - reach, chip.centre[0] + reach, chip.centre[1] + reach
@@ -250,15 +252,16 @@ def _chip_mark(scene: Scene, chip: Chip, rng: np.random.Generator, strength: flo
     cover = ramp(inside) * on
     ripple = np.cos(away * np.float32(2 * math.pi / chip.ripple_px) + np.float32(chip.phase))
     rim = np.exp(-np.square((inside - 0.5) / np.float32(1.3))) * on
-    facet = np.clip(np.float32(0.68) + np.float32(0.20) * ripple, 0, 0.95)
+    # what broke away took the texture with it: the facet is bare silicon that slants
+    facet = np.float32(BARE) * (1.0 - np.float32(strong) * np.clip(0.68 + 0.20 * ripple, 0, 0.95))
     return Mark(
         "chip",
         False,
         window,
         (inside >= 0) & (on > 0.5),
-        np.float32(strong) * facet * cover,
-        np.zeros_like(cover),
-        np.float32(strong) * (np.float32(0.05) * cover * (1.0 + 0.5 * ripple) + np.float32(0.20) * rim),
+        np.float32(strength) * cover,
+        np.float32(strength) * facet * cover,
+        np.float32(strong * strength) * (np.float32(0.05) * cover * (1.0 + 0.5 * ripple) + np.float32(0.20) * rim),
         2.0 * chip.radius_px * scene.die.scale,
         chip.radius_px * scene.die.scale,
     )
@@ -287,9 +290,9 @@ def _scratch_mark(scene: Scene, scratch: Scratch, rng: np.random.Generator, stre
         there = np.interp(line.along, np.linspace(0, 1, len(gaps)), gaps).astype(np.float32) * on
         cover = line.cover * there
         flank = np.clip(np.minimum(line.side_px - line.half_px + 0.5, LIP_PX + 0.5 - line.side_px + line.half_px), 0, 1)
-        dark[at] = np.maximum(dark[at], np.float32(0.30 * strong) * cover)
-        light[at] = np.maximum(light[at], np.float32(0.07 * strong) * flank * there)
-        glow[at] = np.maximum(glow[at], np.float32(0.22 * strong) * cover)
+        dark[at] = np.maximum(dark[at], np.float32(0.55 * strong) * cover)
+        light[at] = np.maximum(light[at], np.float32(0.06 * strong) * flank * there)
+        glow[at] = np.maximum(glow[at], np.float32(0.16 * strong) * cover)
         mask[at] |= (line.away_px <= np.maximum(line.half_px, 0.5)) & (there > 0.5)
         widest = max(widest, 2.0 * float(line.half_px.max()))
     return Mark(

@@ -20,6 +20,8 @@ CUP_PX = (95.0, 85.0)
 """Half sides of the cup [px]"""
 EMITTER_PX = 42.0
 """Half side of the emitter [px]"""
+KEEP_PX = 4.0
+"""Corners keep this distance from the frame [px]"""
 # What is drawn of a device, each from a generator of its own
 POSE, ANGLE, CONTENTS, DEFECTS, LED, CLUTTER, WIRES, BOARD, BODY = range(9)
 
@@ -69,12 +71,13 @@ def draw_scene(world: PackageWorld, root: int, number: int) -> Scene:
     frame = world.frame
     lens = Lens(frame.width_px, frame.height_px, uniform(pose, frame.distortion))
     place = np.clip(pose.standard_normal(2), -2, 2) * frame.scatter_px + frame.place_px
-    narrow, wide, which = frame.turn_deg * pose.standard_normal(), frame.wide_deg * pose.uniform(-1, 1), pose.random()
+    narrow = frame.turn_deg * float(np.clip(pose.standard_normal(), -2, 2))
+    wide, which = frame.wide_deg * pose.uniform(-1, 1), pose.random()
     scale = uniform(pose, frame.scale)
     sides = 1.0 + world.body.tolerance * pose.uniform(-1, 1, 2)
-    x0, y0 = lens.centre
-    centre = (x0 + float(place[0]), y0 + float(place[1]))
-    ic = Frame(centre, float(wide if which < frame.wide_share else narrow), lens, scale)
+    half = 0.5 * world.body.width_px * float(sides[0]), 0.5 * world.body.height_px * float(sides[1])
+    theta_ic = float(wide if which < frame.wide_share else narrow)
+    ic = Frame(_inside(place, half, theta_ic, lens, scale), theta_ic, lens, scale)
     kind, missing = _contents(world, root, number)
     angle = stream(root, world.name, Stream.GEOMETRY, number, ANGLE)
     cavity_deg = world.rotation.cavity_deg * angle.standard_normal()
@@ -89,8 +92,7 @@ def draw_scene(world: PackageWorld, root: int, number: int) -> Scene:
         draw_product(world.products, number_of_product),
         number_of_product,
         ic,
-        0.5 * world.body.width_px * float(sides[0]),
-        0.5 * world.body.height_px * float(sides[1]),
+        *half,
         uniform(pose, world.body.border_px),
         ic.part((0.0, CAVITY_V_PX), cavity_deg),
         ic.part((0.0, CAVITY_V_PX), leads_deg),
@@ -102,6 +104,19 @@ def draw_scene(world: PackageWorld, root: int, number: int) -> Scene:
         abs(theta) >= world.rotation.limit_deg and not missing,
         ic.part((0.0, CUP_V_PX), 0.0),
     )
+
+
+def _inside(
+    place: np.ndarray, half: tuple[float, float], theta_deg: float, lens: Lens, scale: float
+) -> tuple[float, float]:
+    """Where the part's centre lies, moved as far as it takes to hold the part's corners."""
+    cos, sin = abs(math.cos(math.radians(theta_deg))), abs(math.sin(math.radians(theta_deg)))
+    across = scale * (half[0] * cos + half[1] * sin), scale * (half[0] * sin + half[1] * cos)
+    middle = np.array(lens.centre)
+    # a distorted corner lies further out than an ideal one
+    free = np.maximum(middle - across - KEEP_PX - abs(lens.k1) * lens.radius_px, 0.0)
+    x, y = middle + np.clip(place, -free, free)
+    return float(x), float(y)
 
 
 def good_twin(scene: Scene) -> Scene:
