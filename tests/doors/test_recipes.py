@@ -90,7 +90,8 @@ def test_a_misspelt_station_does_not_hide_the_rest() -> None:
 
 
 def test_an_unknown_station_names_the_known() -> None:
-    assert told("hole-unet-2", "station=moon") == ["station = moon: unknown station; one of hole, golden, wafer, package"]
+    known = "hole, golden, wafer, package"
+    assert told("hole-unet-2", "station=moon") == [f"station = moon: unknown station; one of {known}"]
 
 
 def test_shipped_files_are_named_as_they_are_called() -> None:

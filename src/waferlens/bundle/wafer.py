@@ -34,6 +34,8 @@ class Predicted:
     """Shares of `CLASSES`; None if the network tells none."""
     raw_sigma_um: Float32[np.ndarray, "h w"] | None
     """As the network says it, before its calibration [um]"""
+    brightness: Float32[np.ndarray, "h w"]
+    """Of the image it saw, 0 black .. 1 white."""
     told: int
     """What the network was told beside the image, as `told_of` numbers it."""
 
@@ -132,8 +134,9 @@ class WaferSession:
             sigma = raw
             if self.calibration.quantiles:
                 group = group_of(None if classes is None else classes.argmax(axis=0), told)
-                sigma = self.calibration.half_width_um(raw, group, float(SIGMA_LEVEL)) / np.float32(NORMAL_90)
-        return Predicted(np.ascontiguousarray(height), sigma, classes, raw, told)
+                half = self.calibration.half_width_um(raw, group, image, float(SIGMA_LEVEL))
+                sigma = half / np.float32(NORMAL_90)
+        return Predicted(np.ascontiguousarray(height), sigma, classes, raw, image, told)
 
     def half_width_um(self, predicted: Predicted, level: float) -> Float32[np.ndarray, "h w"]:
         """Half-width of the interval of every pixel [um].
@@ -144,7 +147,7 @@ class WaferSession:
         if predicted.raw_sigma_um is None:
             raise UsageError("this network tells no sigma, so there are no intervals")
         group = group_of(None if predicted.classes is None else predicted.classes.argmax(axis=0), predicted.told)
-        return self.calibration.half_width_um(predicted.raw_sigma_um, group, level)
+        return self.calibration.half_width_um(predicted.raw_sigma_um, group, predicted.brightness, level)
 
 
 def column_facts(

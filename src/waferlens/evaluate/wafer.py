@@ -138,7 +138,7 @@ def _add_heights(tally: Tally, one: Field, told: FieldPrediction, session: Wafer
         half = (
             told.half_width_um
             if level == min(LEVELS)
-            else session.calibration.half_width_um(told.raw_sigma_um, told.group, level)
+            else session.calibration.half_width_um(told.raw_sigma_um, told.group, told.brightness, level)
         )
         inside = (error <= half) & seen
         name = f"{round(100 * level)}"

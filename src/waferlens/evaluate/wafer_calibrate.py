@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float32, Int
 
 from waferlens.bundle.wafer import WaferSession
-from waferlens.bundle.wafer_calibration import KINDS, TOLD, WaferCalibration
+from waferlens.bundle.wafer_calibration import KINDS, SHADES, TOLD, WaferCalibration
 from waferlens.errors import UsageError
 from waferlens.evaluate.intervals import conformal_quantile
 from waferlens.evaluate.wafer_fields import predicted
@@ -35,7 +35,7 @@ def fit_wafer_calibration(
     data: dict[str, Any],
     advance: Callable[[int], None] | None = None,
 ) -> WaferCalibration:
-    """The factors on sigma, by what was told, predicted class and bin of sigma.
+    """The factors on sigma, by what was told, predicted class, brightness and bin of sigma.
 
     Args:
         session: Of a bundle without calibration.
@@ -52,7 +52,7 @@ def fit_wafer_calibration(
     """
     if not session.tells_sigma:
         return WaferCalibration(data=data)
-    errors, sigmas, groups = [], [], []
+    errors, sigmas, groups, shown = [], [], [], []
     sets = [known for known in KNOWN_SETS if set(known) <= set(session.known)]
     for field in fields:
         if field.height_um is None:
@@ -66,26 +66,32 @@ def fit_wafer_calibration(
             sigmas.append(told.raw_sigma_um[cut][seen])
             group = np.zeros(seen.shape) if told.group is None else told.group[cut]
             groups.append(group[seen].astype(np.int8))
+            shown.append(told.brightness[cut][seen])
         if advance is not None:
             advance(1)
     if not errors:
         raise UsageError(f"no field of {data.get('folder', 'the data')} has dense truth to calibrate on")
-    return _fitted(np.concatenate(errors), np.concatenate(sigmas), np.concatenate(groups), levels, data)
+    parts = (np.concatenate(one) for one in (errors, sigmas, groups, shown))
+    return _fitted(*parts, levels, data)
 
 
 def _fitted(
     error: Float32[np.ndarray, " n"],
     sigma: Float32[np.ndarray, " n"],
     group: Int[np.ndarray, " n"],
+    brightness: Float32[np.ndarray, " n"],
     levels: Sequence[float],
     data: dict[str, Any],
 ) -> WaferCalibration:
     ratio = error / sigma
-    rows = KINDS * TOLD if group.any() else 1
+    classes = bool(group.any())
+    shades = [_shades(brightness[group % KINDS == kind]) if classes else [] for kind in range(KINDS)]
+    blank = WaferCalibration([[]] * (KINDS * TOLD * SHADES if classes else 1), {}, shades)
+    row_of, _ = blank.groups(sigma, group.astype(np.int64), brightness)
     edges: list[list[float]] = []
     quantiles: dict[str, list[list[float]]] = {f"{level:g}": [] for level in levels}
-    for one in range(rows):
-        here = group == one
+    for one in range(len(blank.sigma_edges_um)):
+        here = row_of == one
         count = int(here.sum())
         bins = max(1, min(BINS, count // LEAST_PIXELS))
         inner = np.unique(np.quantile(sigma[here], np.arange(1, bins) / bins)) if count else np.empty(0)
@@ -99,4 +105,11 @@ def _fitted(
                 row.append(conformal_quantile(scores if len(scores) >= LEAST_PIXELS else ratio, level))
             quantiles[f"{level:g}"].append(row)
     constant = {f"{level:g}": float(np.quantile(error, level)) for level in levels}
-    return WaferCalibration(edges, quantiles, constant, data)
+    return WaferCalibration(edges, quantiles, shades, constant, data)
+
+
+def _shades(brightness: Float32[np.ndarray, " n"]) -> list[float]:
+    """Edges of as many shades with as many pixels each; all equal where there is none."""
+    if not len(brightness):
+        return [0.0] * (SHADES - 1)
+    return [float(edge) for edge in np.quantile(brightness, np.arange(1, SHADES) / SHADES)]

@@ -24,6 +24,8 @@ class FieldPrediction:
     """As the network says it [um]"""
     half_width_um: Float32[np.ndarray, "h w"] | None
     """Of the calibrated interval that was asked for [um]"""
+    brightness: Float32[np.ndarray, "h w"]
+    """Of the image the network saw, 0 black .. 1 white."""
     kinds: Int64[np.ndarray, "h w"] | None
     """The most likely of `CLASSES`."""
     classes: Float32[np.ndarray, "3 h w"] | None
@@ -79,4 +81,5 @@ def predicted(
     if classes is not None and classes.shape[1:] != size:
         classes = np.stack([back(np.ascontiguousarray(share)) for share in classes])
     kinds = None if classes is None else classes.argmax(axis=0)
-    return FieldPrediction(back(told.height_um), back(told.raw_sigma_um), back(half), kinds, classes, seen, told.told)
+    height, sigma, half, brightness = map(back, (told.height_um, told.raw_sigma_um, half, told.brightness))
+    return FieldPrediction(height, sigma, half, brightness, kinds, classes, seen, told.told)
