@@ -19,6 +19,8 @@ from waferlens.simulate.wafer.field import ideal_raster
 from waferlens.simulate.wafer.scene import FIELD_UM
 from waferlens.train.berhu import berhu
 from waferlens.train.wafer_losses import (
+    RANGE,
+    beyond_range,
     column_reading,
     lagged,
     laplace_nll,
@@ -164,12 +166,12 @@ def test_what_supervises_decides_where_gradients_come_from() -> None:
     assert all((grad[1] == 0).all() and (grad[0] != 0).all() for grad in (height, log_sigma, logits))
     # mixed: the field without dense truth learns from its track
     (height, log_sigma, logits), terms, _ = gradients(WaferLoss(supervision="mixed", **FULL), batch)
-    assert terms == {"pixel", "sigma", "classes", "track"}
+    assert terms == {"pixel", "sigma", "classes", "track", "range"}
     assert (height[1] != 0).any(dim=1).all()
     assert (log_sigma[1] == 0).all()
     batch["dense"][:] = False
     (height, log_sigma, logits), terms, _ = gradients(WaferLoss(supervision="track", **FULL), batch)
-    assert terms == {"track", "sigma"}
+    assert terms == {"track", "range", "sigma"}
     assert (logits == 0).all()
     assert (log_sigma != 0).all()
 
@@ -197,6 +199,17 @@ def test_columns_without_a_reading_count_for_nothing() -> None:
     reading = column_reading(outputs(batch)[0], batch["image"], still, SCALE, batch["seen"])[0]
     expected = (reading - batch["track"][0]).abs()[:5]
     assert torch.allclose(track_error(still, outputs(batch)[0], batch, SCALE, 8.197), expected)
+
+
+def test_heights_that_no_wafer_has_are_drawn_back_and_others_left_alone() -> None:
+    low, high = RANGE
+    height = image(np.array([[low - 3.0, low, 0.4, high, high + 1.0, 99.0]])).requires_grad_()
+    seen = torch.tensor([True, True, True, True, True, False]).expand(1, 1, 1, 6)
+    beyond = beyond_range(height, seen)
+    beyond.backward()
+    assert beyond.item() == pytest.approx((3.0 + 1.0) / 5)
+    assert height.grad is not None
+    assert height.grad.ravel().tolist() == pytest.approx([-0.2, 0, 0, 0, 0.2, 0])
 
 
 def test_the_tracks_likelihood_is_of_the_column_mean_of_sigma() -> None:

@@ -13,6 +13,8 @@ from waferlens.recipe.wafer import AfSensor, WaferLoss
 from waferlens.train.berhu import berhu
 
 Map = Float[Tensor, "b 1 h w"]
+RANGE = (-0.1, 1.1)
+"""Where heights lie: a bowed carrier is a little below 0, and nothing is much above the full scale."""
 LEAST_SIGNAL = 0.01
 """Share of white below which a pixel gives the sensor no less: the square root would have no gradient at 0."""
 
@@ -132,6 +134,7 @@ def wafer_loss(
         if known_columns.any():
             error = track_error(loss.sensor, height, batch, full_scale, pitch_um)
             terms["track"] = (loss.track_weight, error.mean())
+            terms["range"] = (loss.track_weight, beyond_range(height, batch["seen"]))
             if loss.sigma_weight and log_sigma is not None and "sigma" not in terms:
                 terms["sigma"] = (loss.sigma_weight, track_nll(error, log_sigma, known_columns))
     if not terms:  # nothing is known of any field of this batch
@@ -148,6 +151,16 @@ def track_error(
     expected = lagged(reading, sensor.lag_um / pitch_um, batch["direction"])
     known = torch.isfinite(batch["track"])
     return (expected - torch.nan_to_num(batch["track"]))[known].abs()
+
+
+def beyond_range(height: Map, seen: Bool[Tensor, "b 1 h w"]) -> Float[Tensor, ""]:
+    """How far heights lie outside `RANGE` on average.
+
+    A soft maximum does not feel how deep the rest of its column lies: without this the deep runs away.
+    """
+    low, high = RANGE
+    each = torch.relu(low - height) + torch.relu(height - high)
+    return (each * seen).sum() / seen.sum().clamp(min=1)
 
 
 def track_nll(error: Float[Tensor, " n"], log_sigma: Map, known_columns: Bool[Tensor, "b w"]) -> Float[Tensor, ""]:
