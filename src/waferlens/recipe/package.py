@@ -50,6 +50,8 @@ class DetectionLoss(Section):
     assign: Literal["ota", "anchor", "aligned"] = "ota"
     """Which predictions learn which box: simOTA over anchors, the ratio of sides to anchors, or task alignment where
     there are no anchors."""
+    class_kind: Literal["bce", "quality-focal"] = "bce"
+    """Error of the scores where there are no anchors: cross-entropy, or that times the square of how wrong they are."""
     box_weight: Weight = 0.05
     """Weight of the boxes' error."""
     class_weight: Weight = 0.5
@@ -148,6 +150,15 @@ class PackageRecipe(Recipe):
         if self.model.kind == "package-fast":
             if self.loss.assign != "aligned":
                 faults.append(("loss.assign", "package-fast has no anchors; set loss.assign=aligned"))
+            fold = self.model.unshuffle * 2 ** (len(self.model.widths) - 1)
+            faults += [
+                (
+                    f"input.{side}",
+                    f"{len(self.model.widths)} scales over {self.model.unshuffle} px need a multiple of {fold}",
+                )
+                for side in ("height_px", "width_px")
+                if getattr(self.input, side) % fold
+            ]
         elif self.loss.assign == "aligned":
             faults.append(("loss.assign", f"{self.model.kind} has anchors; set loss.assign=ota or anchor"))
         if len(set(self.target.classes)) < len(self.target.classes):
