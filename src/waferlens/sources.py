@@ -159,6 +159,73 @@ SOURCES: dict[str, Source] = {
         2021,
         "branches of hole-fast that become one convolution at inspection",
     ),
+    "wang-2022": Source(
+        "YOLOv7: Trainable bag-of-freebies sets new state-of-the-art for real-time object detectors",
+        "C.-Y. Wang, A. Bochkovskiy, H.-Y. M. Liao",
+        2022,
+        "package-yolov7-tiny: ELAN blocks, optimal assignment over anchors",
+    ),
+    "wang-2020": Source(
+        "CSPNet: A New Backbone that can Enhance Learning Capability of CNN",
+        "C.-Y. Wang, H.-Y. M. Liao, Y.-H. Wu, P.-Y. Chen, J.-W. Hsieh, I.-H. Yeh",
+        2020,
+        "cross stage partial blocks of roi-yolov5n, -n-seg and -s-seg",
+    ),
+    "wang-2021": Source(
+        "A Normalized Gaussian Wasserstein Distance for Tiny Object Detection",
+        "J. Wang, C. Xu, W. Yang, L. Yu",
+        2021,
+        "half of the boxes' error in package-yolov7-tiny-nwd and its children",
+    ),
+    "wang-2021-yolor": Source(
+        "You Only Learn One Representation: Unified Network for Multiple Tasks",
+        "C.-Y. Wang, I.-H. Yeh, H.-Y. M. Liao",
+        2021,
+        "implicit vectors in the head of package-yolov7-tiny",
+    ),
+    "liu-2018-coord": Source(
+        "An Intriguing Failing of Convolutional Neural Networks and the CoordConv Solution",
+        "R. Liu, J. Lehman, P. Molino, F. Petroski Such, E. Frank, A. Sergeev, J. Yosinski",
+        2018,
+        "neck of package-yolov7-tiny-nwd-coord",
+    ),
+    "liu-2018-panet": Source(
+        "Path Aggregation Network for Instance Segmentation",
+        "S. Liu, L. Qi, H. Qin, J. Shi, J. Jia",
+        2018,
+        "scales that tell each other what they see, up and down, in both YOLO families",
+    ),
+    "li-2022": Source(
+        "Slim-neck by GSConv: A better design paradigm of detector architectures for autonomous vehicles",
+        "H. Li, J. Li, H. Wei, Z. Liu, Z. Zhan, Q. Ren",
+        2022,
+        "neck of package-yolov7-tiny-nwd-slim",
+    ),
+    "ge-2021-ota": Source(
+        "OTA: Optimal Transport Assignment for Object Detection",
+        "Z. Ge, S. Liu, Z. Li, O. Yoshie, J. Sun",
+        2021,
+        "which predictions learn which box, as a matter of cost",
+    ),
+    "ge-2021-yolox": Source(
+        "YOLOX: Exceeding YOLO Series in 2021",
+        "Z. Ge, S. Liu, F. Wang, Z. Li, J. Sun",
+        2021,
+        "simOTA: the same by the cheapest few of each box",
+    ),
+    "bolya-2019": Source(
+        "YOLACT: Real-time Instance Segmentation",
+        "D. Bolya, C. Zhou, F. Xiao, Y. J. Lee",
+        2019,
+        "masks mixed from prototypes, in roi-yolov5n-seg and -s-seg",
+    ),
+    "kirillov-2023": Source(
+        "Segment Anything",
+        "A. Kirillov, E. Mintun, N. Ravi, H. Mao, C. Rolland, L. Gustafson, T. Xiao, S. Whitehead, A. C. Berg, "
+        "W.-Y. Lo, P. Dollar, R. Girshick",
+        2023,
+        "the package's mask from a box, in roi-yolov5n-sam",
+    ),
     "jordan-2024": Source(
         "Muon: an optimizer for hidden layers in neural networks",
         "K. Jordan, Y. Jin, V. Boza, J. You, F. Cesista, L. Newhouse, J. Bernstein",

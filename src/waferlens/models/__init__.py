@@ -15,6 +15,7 @@ from waferlens.bundle.wafer import MULTIPLE_PX
 from waferlens.models.autoencoder import Autoencoder as AutoencoderNet
 from waferlens.models.depth import DepthNet
 from waferlens.models.depth_cnn import build_depth_cnn
+from waferlens.models.detector import DetectorNet, build_detector
 from waferlens.models.fcrn import build_fcrn
 from waferlens.models.fusion import fuse
 from waferlens.models.height import HeightNet
@@ -23,10 +24,22 @@ from waferlens.models.strided import StridedNet
 from waferlens.models.unet import UNet
 from waferlens.models.wafer_fast import WaferFastNet
 from waferlens.recipe.hole import Autoencoder, HoleRecipe, Pix2Pix, StridedUnet, Unet
+from waferlens.recipe.package import PackageRecipe
 from waferlens.recipe.wafer import WaferRecipe
 from waferlens.recipe.wafer_models import DepthCnn, Fcrn, WaferFast, WaferUnet
 
-__all__ = ["DepthNet", "HeightNet", "PatchGAN", "build", "build_discriminator", "build_wafer", "describe", "fuse"]
+__all__ = [
+    "DepthNet",
+    "DetectorNet",
+    "HeightNet",
+    "PatchGAN",
+    "build",
+    "build_detector",
+    "build_discriminator",
+    "build_wafer",
+    "describe",
+    "fuse",
+]
 
 
 def build(recipe: HoleRecipe) -> DepthNet:
@@ -87,7 +100,7 @@ def build_wafer(recipe: WaferRecipe) -> HeightNet:
     )
 
 
-def describe(recipe: HoleRecipe | WaferRecipe) -> dict[str, Any]:
+def describe(recipe: HoleRecipe | WaferRecipe | PackageRecipe) -> dict[str, Any]:
     """What the built network costs, counted from the network itself.
 
     Returns:
@@ -97,7 +110,9 @@ def describe(recipe: HoleRecipe | WaferRecipe) -> dict[str, Any]:
     inputs: tuple[torch.Tensor, ...]
     network: nn.Module
     h, w = recipe.input.height_px, recipe.input.width_px
-    if isinstance(recipe, WaferRecipe):
+    if isinstance(recipe, PackageRecipe):
+        network, inputs = build_detector(recipe), (torch.zeros(1, recipe.input.channels, h, w),)
+    elif isinstance(recipe, WaferRecipe):
         network = build_wafer(recipe)
         if network.facts:  # it takes multiples of its coarsest fold
             h, w = h + (-h) % MULTIPLE_PX, w + (-w) % MULTIPLE_PX
