@@ -69,6 +69,58 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Label:
+    """What somebody, or a simulator, says is at a place of an image: its class and its outline, as exactly as told.
+
+    An outline is polygons, or a mask, or neither, where the box is all that is known; an oriented box has a quad.
+    """
+
+    kind: str
+    """Its class."""
+    box: tuple[float, float, float, float]
+    """x0 y0 x1 y1, outer edges: the first pixel alone is -0.5 -0.5 0.5 0.5 [px]"""
+    polygons: tuple[tuple[tuple[float, float], ...], ...] = ()
+    """Rings of (x, y), each of three corners or more, closed without repeating the first; several are parts of one
+    thing. The image's own outer corner is (-0.5, -0.5) [px]"""
+    mask: Bool[np.ndarray, "h w"] | None = None
+    """Its pixels; what lies outside of the array is not part of it."""
+    mask_corner: tuple[int, int] = (0, 0)
+    """(x, y) of the first pixel of the mask in the image [px]"""
+    quad: tuple[tuple[float, float], tuple[float, float], tuple[float, float], tuple[float, float]] | None = None
+    """Corners of an oriented box: the upper left, upper right, lower right and lower left of it when upright [px]"""
+    angle_deg: float | None = None
+    """How far the quad is turned from upright, anticlockwise as seen, above -180 and up to 180 [deg]"""
+    ignore: bool = False
+    """Whether it counts neither as found nor as missed: a mark that is no defect, a crowd."""
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Label):
+            return NotImplemented
+        if self._without_mask() != other._without_mask() or (self.mask is None) != (other.mask is None):
+            return False
+        if self.mask is None or other.mask is None:
+            return True
+        (mine, corner), (its, its_corner) = tight(self.mask, self.mask_corner), tight(other.mask, other.mask_corner)
+        return corner == its_corner and np.array_equal(mine, its)
+
+    __hash__ = None  # type: ignore[assignment]  # a mask cannot be hashed
+
+    def _without_mask(self) -> tuple[Any, ...]:
+        return (self.kind, self.box, self.polygons, self.quad, self.angle_deg, self.ignore)
+
+
+def tight(
+    mask: Bool[np.ndarray, "h w"], corner: tuple[int, int] = (0, 0)
+) -> tuple[Bool[np.ndarray, "h2 w2"], tuple[int, int]]:
+    """A mask without its empty rows and columns at the border, and where its first pixel is then; empty if it is."""
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    if not rows.size:
+        return mask[:0, :0], (0, 0)
+    inner = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    return np.ascontiguousarray(inner), (int(corner[0] + columns[0]), int(corner[1] + rows[0]))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class HeightMap:
     """A height map: heights, where they are known, and in what units they are told."""
 

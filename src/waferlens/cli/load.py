@@ -1,4 +1,4 @@
-"""`waferlens load`: folders of images as one set."""
+"""`waferlens load`: folders of images as one set, and labels in any of their formats."""
 
 from __future__ import annotations
 
@@ -43,3 +43,47 @@ def check(
         )
     if losing:
         raise typer.Exit(1)
+
+
+@app.command()
+def labels(
+    source: Annotated[Path, typer.Argument(help="File or folder of labels: COCO, YOLO or Label Studio.")],
+    to: Annotated[str, typer.Option(help="Format to write: yolo, coco or label-studio.")],
+    out: Annotated[Path, typer.Option(help="The .json file, or for yolo the folder.")],
+    images: Annotated[
+        Path | None, typer.Option(help="Folder of the images: where sizes are read and names found.")
+    ] = None,
+    classes: Annotated[str | None, typer.Option(help="Classes that are allowed, in their order: crack,rotate")] = None,
+    oriented: Annotated[
+        bool, typer.Option("--oriented", help="YOLO lines of eight numbers are oriented boxes.")
+    ] = False,
+    lossy: Annotated[bool, typer.Option("--lossy", help="Leave out what the format cannot hold, and list it.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print a machine-readable result.")] = False,
+) -> None:
+    """Read labels and write them in another format. What that cannot hold is refused, or with --lossy listed."""
+    from waferlens.load.labels import read_label_set, write_labels
+
+    kinds = None if classes is None else [name.strip() for name in classes.split(",") if name.strip()]
+    read = read_label_set(source, images, kinds, oriented)
+    written, losses = write_labels(read, to, out, lossy, oriented)
+    if json:
+        emit_json(
+            {
+                "source": source,
+                "from": read.format,
+                "to": to,
+                "out": out,
+                "images": len(read.images),
+                "labels": written,
+                "classes": read.counts,
+                "passed_over": read.remarks,
+                "lost": losses,
+            }
+        )
+        return
+    for remark in read.remarks:
+        print(f"passed over: {remark}")
+    for loss in losses:
+        print(f"lost: {loss}")
+    counts = ", ".join(f"{count} {kind}" for kind, count in read.counts.items()) or "none"
+    say(f"{out}: {written} labels on {len(read.images)} images as {to} (read from {read.format}: {counts})")

@@ -1,11 +1,11 @@
-"""COCO detection files: images, the boxes found or labelled on them, and the names of their classes, as JSON.
+"""COCO detection files: images, what was found or labelled on them, and the names of their classes, as JSON.
 
 COCO measures from the upper-left corner of the image, a box as [x, y, width, height]; ours are outer edges measured
-from the centre of the first pixel, half a pixel further on. Edges of pixels, and fractions of them that a binary number
-holds, come back exactly. What a finding says beyond its box stands under further keys, which other readers pass over:
-`score`, `contrast`, `light_or_dark`, `critical`, `rule`.
+from the centre of the first pixel, half a pixel further on. Every coordinate comes back to the last bit.
 
-Only boxes are read and written; `segmentation` is passed over.
+What a finding says beyond its box stands under further keys, which other readers pass over: `score`, `contrast`,
+`light_or_dark`, `critical`, `rule`. `read_coco` reads boxes as findings and passes over `segmentation`;
+`read_coco_labels` reads the same file as labels, with their polygons and masks.
 
 Source: Lin et al., "Microsoft COCO: common objects in context", ECCV 2014; format: cocodataset.org/#format-data.
 """
@@ -18,14 +18,16 @@ import sys
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
 from pathlib import Path
 from typing import IO, Any
 
 from waferlens.errors import FormatError, InputError
-from waferlens.records import Finding
+from waferlens.formats import coco_labels
+from waferlens.formats.exact_numbers import HALF, exact, json_text, minus, plus
+from waferlens.formats.label_outlines import SLACK_PX
+from waferlens.records import Finding, Label
 
-SLACK_PX = 0.01
-"""A box may reach so far beyond its image: others round [px]"""
 MAX_BYTES = 2**30
 """Largest file that is read [byte]"""
 
@@ -41,6 +43,9 @@ class LabelledImage:
     height_px: int | None = None
     findings: list[Finding] = field(default_factory=list)
     page: int = 0
+    labels: list[Label] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list, compare=False)
+    """What the file says of it and was passed over."""
 
 
 def write_coco(
@@ -49,7 +54,7 @@ def write_coco(
     kinds: Sequence[str] = (),
     info: Mapping[str, Any] | None = None,
 ) -> int:
-    """Writes images with their findings, at once or not at all; one image is in memory at a time.
+    """Writes images with their findings and labels, at once or not at all; one image is in memory at a time.
 
     Args:
         path: the file; replaced if it is there.
@@ -58,10 +63,11 @@ def write_coco(
         info: whatever should stand under `info`.
 
     Returns:
-        Number of findings.
+        Number of findings and labels.
 
     Raises:
-        InputError: the file cannot be written, or a finding has a box without an area or that is not finite.
+        InputError: the file cannot be written, or a finding or label has a box without an area or that is not finite,
+            or an outline that COCO cannot hold.
     """
     path = Path(path)
     number_of = {kind: number for number, kind in enumerate(kinds, 1)}
@@ -83,7 +89,13 @@ def write_coco(
                     category = number_of.setdefault(finding.kind, len(number_of) + 1)
                     boxes.write(",\n" if count else "\n")
                     count += 1
-                    boxes.write(json.dumps(_annotation(finding, count, place + 1, category, path)))
+                    boxes.write(json_text(_annotation(finding, count, place + 1, category, path)))
+                for label in image.labels:
+                    category = number_of.setdefault(label.kind, len(number_of) + 1)
+                    boxes.write(",\n" if count else "\n")
+                    count += 1
+                    head = {"id": count, "image_id": place + 1, "category_id": category}
+                    boxes.write(json_text(head | coco_labels.entry(label, image.width_px, image.height_px, path)))
             file.write('],\n"annotations": [')
             _append(boxes, file)
             named = [{"id": number, "name": kind, "supercategory": ""} for kind, number in number_of.items()]
@@ -109,6 +121,42 @@ def read_coco(path: str | Path) -> list[LabelledImage]:
         InputError: the file cannot be read.
         FormatError: it is not JSON, or an entry is wrong; the entry is named.
     """
+    found, annotations = _read(path)
+    for where, entry, kind, image in annotations:
+        image.findings.append(_finding(entry, kind, image, path, where))
+    return found
+
+
+def read_coco_labels(path: str | Path) -> list[LabelledImage]:
+    """Reads images with their labels, in the order of the file: boxes, polygons, masks, and what is to be ignored.
+
+    Raises:
+        InputError: the file cannot be read.
+        FormatError: it is not JSON, or an entry is wrong or lies outside its image; the entry is named.
+    """
+    found, annotations = _read(path)
+    for where, entry, kind, image in annotations:
+        _box(entry, image, path, where)
+        try:
+            image.labels.append(coco_labels.label_of(entry, kind, image.width_px, image.height_px))
+        except ValueError as wrong:
+            raise FormatError(path, f"{where}: {wrong}") from wrong
+    return found
+
+
+def read_coco_kinds(path: str | Path) -> list[str]:
+    """The names of the classes in the order of their numbers, those of which nothing is there included.
+
+    Raises:
+        InputError: the file cannot be read.
+        FormatError: it is not JSON, or its categories are wrong.
+    """
+    names = _categories(_list(_object(_loaded(path), path, "the file"), "categories", path), path)
+    return [names[number] for number in sorted(names, key=lambda number: (isinstance(number, str), number))]
+
+
+def _read(path: str | Path) -> tuple[list[LabelledImage], list[tuple[str, dict[str, Any], str, LabelledImage]]]:
+    """The images, and each annotation with what to call it, its class and its image."""
     told = _object(_loaded(path), path, "the file")
     categories = _categories(_list(told, "categories", path), path)
     images: dict[int | str, LabelledImage] = {}
@@ -118,19 +166,19 @@ def read_coco(path: str | Path) -> list[LabelledImage]:
         if number in images:
             raise FormatError(path, f"{where}: the id {number!r} was given to an image before")
         images[number] = _image(entry, path, f"{where} (id {number!r})")
+    found = []
     for place, entry in enumerate(_list(told, "annotations", path)):
         where = f"annotations[{place}]"
         if "id" in _object(entry, path, where):
-            where += f" (id {entry['id']!r})"
+            where += f" (id {_short(entry['id'])})"
         number = _id(entry, "image_id", path, where)
         if number not in images:
             raise FormatError(path, f"{where}: is of the image {number!r}, which is not among the images")
         category = _id(entry, "category_id", path, where)
         if category not in categories:
             raise FormatError(path, f"{where}: is of the category {category!r}, which is not among the categories")
-        image = images[number]
-        image.findings.append(_finding(entry, categories[category], image, path, where))
-    return list(images.values())
+        found.append((where, entry, categories[category], images[number]))
+    return list(images.values()), found
 
 
 def _image_entry(image: LabelledImage, number: int) -> dict[str, Any]:
@@ -146,11 +194,12 @@ def _annotation(finding: Finding, number: int, image: int, category: int, path: 
     x0, y0, x1, y1 = (float(edge) for edge in finding.box)
     if not (x1 > x0 and y1 > y0 and all(map(math.isfinite, (x0, y0, x1, y1)))):
         raise InputError(path, f"finding {number} (image {image}) has the box {finding.box}, which has no area")
+    left, top = exact(x0), exact(y0)
     entry: dict[str, Any] = {
         "id": number,
         "image_id": image,
         "category_id": category,
-        "bbox": [x0 + 0.5, y0 + 0.5, x1 - x0, y1 - y0],
+        "bbox": [plus(left, HALF), plus(top, HALF), minus(exact(x1), left), minus(exact(y1), top)],
         "area": float(finding.area_px),
         "iscrowd": 0,
     }
@@ -179,8 +228,8 @@ def _loaded(path: str | Path) -> Any:
     if len(data) > MAX_BYTES:
         raise FormatError(path, f"the file is larger than {MAX_BYTES // 2**20} MiB; split it")
     try:
-        return json.loads(data.decode("utf-8-sig"))
-    except (ValueError, RecursionError) as wrong:
+        return json.loads(data.decode("utf-8-sig"), parse_float=Decimal)
+    except (ValueError, ArithmeticError, RecursionError) as wrong:  # arithmetic: an exponent of twenty digits
         raise FormatError(path, f"not a COCO file: no JSON ({wrong})") from wrong
 
 
@@ -233,21 +282,9 @@ def _image(entry: dict[str, Any], path: str | Path, where: str) -> LabelledImage
 def _finding(entry: dict[str, Any], kind: str, image: LabelledImage, path: str | Path, where: str) -> Finding:
     if entry.get("iscrowd") == 1:
         raise FormatError(path, f"{where}: marks a crowd; only boxes of single things are read")
-    box = entry.get("bbox")
-    if not (isinstance(box, list) and len(box) == 4 and all(map(_is_number, box))):
-        raise FormatError(path, f"{where}: {_fault(entry, 'bbox')}; expected [x, y, width, height]")
-    x, y, width, height = map(float, box)
-    if width <= 0 or height <= 0:
-        raise FormatError(path, f"{where}: bbox = {box}: width and height must be above 0")
-    for axis, start, size, whole in (("x", x, width, image.width_px), ("y", y, height, image.height_px)):
-        if start < -SLACK_PX or (whole is not None and start + size > whole + SLACK_PX):
-            till = "an unknown size" if whole is None else f"{whole} px"
-            raise FormatError(
-                path,
-                f"{where}: bbox = {box} reaches from {start:g} to {start + size:g} in {axis}, the image has {till}",
-            )
+    x, y, width, height = _box(entry, image, path, where)
     numbers = {}
-    for key, otherwise in (("area", width * height), ("score", math.nan), ("contrast", math.nan)):
+    for key, otherwise in (("area", float(width) * float(height)), ("score", math.nan), ("contrast", math.nan)):
         value = entry.get(key)
         if value is not None and not _is_number(value):
             raise FormatError(path, f"{where}: {_fault(entry, key)}; expected a number")
@@ -260,13 +297,34 @@ def _finding(entry: dict[str, Any], kind: str, image: LabelledImage, path: str |
         raise FormatError(path, f"{where}: {_fault(entry, 'critical')}; expected true or false")
     if not isinstance(rule, str):
         raise FormatError(path, f"{where}: {_fault(entry, 'rule')}; expected a text")
-    edges = (x - 0.5, y - 0.5, x + width - 0.5, y + height - 0.5)
+    edges = coco_labels.edges(x, y, width, height)
     return Finding(kind, edges, numbers["score"], numbers["area"], numbers["contrast"], side, critical, rule)
+
+
+def _box(
+    entry: dict[str, Any], image: LabelledImage, path: str | Path, where: str
+) -> tuple[Decimal, Decimal, Decimal, Decimal]:
+    """x, y, width and height as they stand there."""
+    box = entry.get("bbox")
+    if not (isinstance(box, list) and len(box) == 4 and all(map(_is_number, box))):
+        raise FormatError(path, f"{where}: {_fault(entry, 'bbox')}; expected [x, y, width, height]")
+    x, y, width, height = map(Decimal, box)
+    if width <= 0 or height <= 0:
+        raise FormatError(path, f"{where}: bbox = {_short(box)}: width and height must be above 0")
+    for axis, start, size, whole in (("x", x, width, image.width_px), ("y", y, height, image.height_px)):
+        if start < -SLACK_PX or (whole is not None and plus(start, size) > whole + SLACK_PX):
+            till = "an unknown size" if whole is None else f"{whole} px"
+            raise FormatError(
+                path,
+                f"{where}: bbox = {_short(box)} reaches from {float(start):g} to {float(plus(start, size)):g} "
+                f"in {axis}, the image has {till}",
+            )
+    return x, y, width, height
 
 
 def _is_number(value: Any) -> bool:
     # whole numbers of JSON may be longer than any float
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
         return False
     return abs(value) <= sys.float_info.max
 
@@ -276,5 +334,5 @@ def _fault(entry: dict[str, Any], key: str) -> str:
 
 
 def _short(value: Any) -> str:
-    told = json.dumps(value)
+    told = json.dumps(value, default=float)  # numbers are read as decimals
     return told if len(told) <= 60 else told[:57] + "..."
