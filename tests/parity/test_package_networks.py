@@ -7,9 +7,11 @@ import pytest
 import torch
 from test_models import unsettled
 
+from make_yolo import YOLOV5, YOLOV7_TINY, YOLOV7_TINY_COORD, YOLOV7_TINY_SLIM, Row, published_shapes
 from waferlens.models import build_detector, describe, fuse
 from waferlens.models.coord_conv import CoordConv
 from waferlens.models.detector import DetectorNet, ExportedDetector
+from waferlens.models.foreign_yolo import yolo_layers
 from waferlens.models.slim_neck import GSConv, VoVGSCSP
 from waferlens.recipe import PackageRecipe, load_recipe
 
@@ -56,6 +58,34 @@ def test_counts_are_those_of_the_tables(name: str) -> None:
     assert told["gflops"] == pytest.approx(gflops, rel=0.02)
     assert told["parameters"] == UNFUSED.get(name, told["parameters"])
     assert told["trainable"] == told["parameters"] > parameters
+
+
+TABLES: dict[str, tuple[list[Row], dict[str, float]]] = {
+    "roi-yolov5n": (YOLOV5, {"classes": 1, "width": 0.25, "depth": 0.33}),
+    "roi-yolov5s-seg": (YOLOV5, {"classes": 1, "width": 0.5, "depth": 0.33, "masks": 32}),
+    "package-yolov7-tiny": (YOLOV7_TINY, {"classes": 2}),
+    "package-yolov7-tiny-nwd-coord": (YOLOV7_TINY_COORD, {"classes": 2}),
+    "package-yolov7-tiny-nwd-slim": (YOLOV7_TINY_SLIM, {"classes": 2}),
+}
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_every_layer_is_that_of_the_table(name: str) -> None:
+    """Tensor by tensor, from S2's appendices H to J and the table of YOLOv5, read by a program of their own."""
+    network = build_detector(recipe_of(name))
+    table, size = TABLES[name]
+    published = published_shapes(table, **size)  # type: ignore[arg-type]
+    own = {key: tuple(value.shape) for key, value in network.state_dict().items()}
+    layers, alone = yolo_layers(network)
+    names = {single.theirs: single.ours for single in alone}
+    for layer in layers:
+        pairs = [(layer.theirs, layer.ours), *([(layer.their_norm, layer.norm)] if layer.norm else [])]
+        for there, here in pairs:
+            inside = [key.removeprefix(f"{here}.") for key in own if key.startswith(f"{here}.")]
+            names |= {f"{there}.{one}": f"{here}.{one}" for one in inside}
+    assert set(names) == set(published)
+    assert set(names.values()) == set(own)
+    assert {there: own[here] for there, here in names.items()} == published
 
 
 @pytest.mark.parametrize("name", TINY)

@@ -36,7 +36,9 @@ def train(
     ] = None,
     weights: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Weights of a ResNet that others trained: .npy, .pth, .safetensors."),
+        typer.Option(
+            metavar="FILE", help="Weights of a ResNet or YOLO that others trained: .npy, .pt, .pth, .safetensors."
+        ),
     ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print a machine-readable result.")] = False,
