@@ -141,6 +141,8 @@ class Matches:
     """Of the ranked detections."""
     found: Found
     truth: Truth
+    got: Bool[np.ndarray, "a t m"]
+    """Which truths were taken."""
     counts: Bool[np.ndarray, "a m"]
     """Which truths count, by size."""
     classes: int
@@ -177,9 +179,7 @@ class Matches:
         """
         a = 0 if size is None else self.sizes.index(size)
         cluster, weight = np.asarray(cluster, np.int64), np.ascontiguousarray(weight, np.int64)
-        # beyond the largest number of detections, and where a detection is ignored, nothing is counted
-        code = self.code[:, a].copy()
-        code[self._rank >= self.most[-1]] = IGNORED
+        code = np.ascontiguousarray(self.code[:, a])
         chosen = np.flatnonzero(self.counts[a])
         chosen = chosen[np.argsort(self.truth.kinds[chosen], kind="stable")]
         first = np.searchsorted(self.truth.kinds[chosen], np.arange(self.classes + 1))
@@ -259,7 +259,7 @@ def match(
         true_area = np.asarray(truth.area_px2, np.float64)
     ranges = np.array(list(sizes_px2.values()), np.float64).reshape(-1, 2)
     counted = within(true_area, ranges) & ~(truth.ignore | truth.crowd)
-    code = matched(
+    code, taken = matched(
         rows,
         overlap,
         np.ascontiguousarray(~counted[:, by_key]),
@@ -268,9 +268,10 @@ def match(
         np.array(overlaps, np.float64),
         order.slot,
     )
-    rank = np.empty_like(order.rank)
-    rank[order.slot] = order.rank
-    return Matches(order, code, found, truth, counted, classes, tuple(overlaps), tuple(sizes_px2), limits, rank)
+    rank, got = np.empty_like(order.rank), np.empty_like(taken)
+    rank[order.slot], got[..., by_key] = order.rank, taken
+    code[rank >= limits[-1]] = IGNORED  # what is not looked at
+    return Matches(order, code, found, truth, got, counted, classes, tuple(overlaps), tuple(sizes_px2), limits, rank)
 
 
 def joined_found(

@@ -64,7 +64,7 @@ def ordered(
 def _counted(order, key, bins):  # type: ignore[no-untyped-def]
     """The same order, sorted by a small whole number; stable."""
     start = np.zeros(bins + 1, np.int64)
-    for one in order:
+    for one in order:  # how many there are of each, one place further on
         start[key[one] + 1] += 1
     for place in range(bins):
         start[place + 1] += start[place]
@@ -198,10 +198,12 @@ def matched(rows, overlap, ignored, crowd, outside, thresholds, order_slot):  # 
         order_slot: Places of the grouped detections in the result.
 
     Returns:
-        Ranked detections by sizes by thresholds: WRONG, RIGHT or IGNORED.
+        Ranked detections by sizes by thresholds: WRONG, RIGHT or IGNORED; and sizes by thresholds by truths: whether
+        one was taken.
     """
     sizes, many = len(ignored), len(thresholds)
     code = np.zeros((len(order_slot), sizes, many), np.int8)
+    got = np.zeros((sizes, many, ignored.shape[1]), np.bool_)
     most = 0
     for row in range(len(rows)):
         most = max(most, rows[row, 3] - rows[row, 2])
@@ -236,11 +238,11 @@ def matched(rows, overlap, ignored, crowd, outside, thresholds, order_slot):  # 
                             continue
                         best, chosen = overlap[base + truth], truth
                     if chosen > -1:
-                        taken[chosen] = True
+                        taken[chosen] = got[size, t, first + chosen] = True
                         code[order_slot[one], size, t] = IGNORED if ignored[size, first + chosen] else RIGHT
                     elif outside[size, one]:
                         code[order_slot[one], size, t] = IGNORED
-    return code
+    return code, got
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
@@ -367,6 +369,58 @@ def weighted_average(code, cluster, first, true_cluster, true_first, weight, rec
                         total += level[place]
                 out[draw, t, kind] = total / len(recalls)
     return out
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def nearest(rows, found, kind, truth, true_kind):  # type: ignore[no-untyped-def]
+    """For each detection the truth of its class, and that of another class, that it overlaps most.
+
+    Args:
+        rows: As `groups` tells them, of images.
+        found: Boxes by image.
+        kind: Their classes.
+        truth: Boxes by image.
+        true_kind: Their classes.
+
+    Returns:
+        Detections by own and other class: overlaps, 0 where there is none, and places of the truths, then -1.
+    """
+    overlap, which = np.zeros((len(found), 2)), np.full((len(found), 2), -1)
+    for row in range(len(rows)):
+        begin, end, first, last, _ = rows[row]
+        for one in range(begin, end):
+            for other in range(first, last):
+                shared = _box_overlap(found[one], truth[other])
+                column = 0 if kind[one] == true_kind[other] else 1
+                if shared > overlap[one, column]:
+                    overlap[one, column], which[one, column] = shared, other
+    return overlap, which
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def loudest(rows, found, kind, score, truth, true_kind, least):  # type: ignore[no-untyped-def]
+    """For each truth the highest score of a detection of its class that overlaps it enough; minus infinity if none."""
+    level = np.full(len(truth), -np.inf)
+    for row in range(len(rows)):
+        begin, end, first, last, _ = rows[row]
+        for one in range(begin, end):
+            for other in range(first, last):
+                if (
+                    kind[one] == true_kind[other]
+                    and score[one] > level[other]
+                    and _box_overlap(found[one], truth[other]) >= least
+                ):
+                    level[other] = score[one]
+    return level
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _box_overlap(a, b):  # type: ignore[no-untyped-def]
+    shared_w, shared_h = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
+    if shared_w <= 0 or shared_h <= 0:
+        return 0.0
+    shared = shared_w * shared_h
+    return shared / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - shared)
 
 
 def within(area: Float64[np.ndarray, " n"], sizes: Float64[np.ndarray, "a 2"]) -> Bool[np.ndarray, "a n"]:
