@@ -346,6 +346,14 @@ SOURCES: dict[str, Source] = {
     ),
     "ISO 16610-21": Source("Filtration. Linear profile filters: Gaussian filters", "ISO", 2011, "Gaussian weighting"),
     "ISO 16610-61": Source("Filtration. Linear areal filters: Gaussian filters", "ISO", 2015, "S- and L-filter"),
+    # Files of fabs and of labels
+    "SEMI E142": Source("Specification for Substrate Mapping, with E142.1, its XML schema", "SEMI", 2005, "strip maps"),
+    "lin-2014": Source(
+        "Microsoft COCO: Common Objects in Context",
+        "T.-Y. Lin, M. Maire, S. Belongie, J. Hays, P. Perona, D. Ramanan, P. Dollár, C. L. Zitnick",
+        2014,
+        "labels with boxes, polygons and run lengths",
+    ),
 }
 
 
