@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 from test_models import unsettled
 
 from make_yolo import YOLOV5, YOLOV7_TINY, YOLOV7_TINY_COORD, YOLOV7_TINY_SLIM, Row, published_shapes
+from waferlens.export.onnx import graph_of
 from waferlens.models import build_detector, describe, fuse
 from waferlens.models.coord_conv import CoordConv
 from waferlens.models.detector import DetectorNet, ExportedDetector
@@ -122,6 +124,19 @@ def test_shapes(name: str) -> None:
         assert decoded.prototypes.shape == (2, 32, 16, 24)
     else:
         assert network.outputs == ["boxes", "scores"]
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_the_graph_says_what_the_network_says(name: str) -> None:
+    network = tiny(name)
+    axes = {told: {0: "b"} for told in ("image", *network.outputs)}
+    exported = ExportedDetector(network)
+    graph = graph_of(exported, {"image": torch.zeros(1, 3, 64, 96)}, network.outputs, axes)
+    session = onnxruntime.InferenceSession(graph)
+    theirs = session.run(network.outputs, {"image": picture().numpy()})
+    with torch.no_grad():
+        for mine, other in zip(exported(picture()), theirs, strict=True):
+            assert np.allclose(mine.numpy(), other, rtol=1e-3, atol=1e-3)
 
 
 def test_an_untrained_head_expects_hardly_anything() -> None:

@@ -66,7 +66,7 @@ def cells_of(raw: Sequence[Tensor], strides: Sequence[int], anchors: Float[Tenso
         corner = torch.stack([x, y], dim=-1).reshape(-1, 2) * stride - EDGE_PX
         if anchors is not None:
             of_head = anchors[place].to(head.device, torch.float32)
-            corner, shape = corner.repeat(len(of_head), 1), of_head.repeat_interleave(h * w, dim=0)
+            corner, shape = corner.repeat(of_head.shape[0], 1), of_head.repeat_interleave(h * w, dim=0)
             shapes.append(shape)
         corners.append(corner)
         sides.append(torch.full_like(corner[:, :1], float(stride)))

@@ -1,7 +1,9 @@
 """Segment Anything from a local checkpoint: what lies in a box, as a mask.
 
 Only the networks of `transformers` are used. Its image processors need torchvision, so the square that the network
-looks at is made by `ops.sam_frame`, and normalisation lies in the network, as everywhere in the house.
+looks at is made by `ops.sam_frame`, and normalisation lies in the network, as everywhere in the house. The networks
+themselves do without torchvision, but where one is installed, transformers imports it with them, and one that does not
+belong to the installed torch breaks that import: so it is hidden meanwhile.
 
 Source: S2; Kirillov et al., Segment Anything, ICCV 2023 (arXiv:2304.02643); Ravi et al., SAM 2, 2024
 (arXiv:2408.00714).
@@ -10,6 +12,9 @@ Source: S2; Kirillov et al., Segment Anything, ICCV 2023 (arXiv:2304.02643); Rav
 from __future__ import annotations
 
 import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +73,8 @@ def load_sam(folder: str | Path) -> SamRoiNet:
     """
     folder = Path(folder)
     kind, config = _kind_of(folder)
-    require("sam", "transformers")
+    with _without_torchvision():
+        require("sam", "transformers")
     name, stretched = FAMILIES[kind]
     network, told = _read(name, folder)
     lacking = sorted([*told["missing_keys"], *(str(one) for one in told.get("mismatched_keys", ()))])
@@ -78,17 +84,32 @@ def load_sam(folder: str | Path) -> SamRoiNet:
     return SamRoiNet(network.float().eval(), _side(side, folder), stretched=stretched)
 
 
+@contextmanager
+def _without_torchvision() -> Iterator[None]:
+    """Lets nothing find torchvision, if nobody has imported it yet."""
+    if "torchvision" in sys.modules:
+        yield
+        return
+    sys.modules["torchvision"] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        del sys.modules["torchvision"]
+
+
 def _read(name: str, folder: Path) -> tuple[Any, dict[str, Any]]:
     """A network with its weights, and what transformers says of these."""
     import transformers
     from transformers.utils import logging
 
-    if not hasattr(transformers, name):
+    with _without_torchvision():
+        kind = getattr(transformers, name, None)  # this is when its module is imported
+    if kind is None:
         raise InputError(folder, f"needs {name}, which transformers {transformers.__version__} lacks; take a newer one")
     shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
-        return getattr(transformers, name).from_pretrained(  # type: ignore[no-any-return]
+        return kind.from_pretrained(  # type: ignore[no-any-return]
             folder, local_files_only=True, use_safetensors=True, attn_implementation="eager", output_loading_info=True
         )
     except OSError as wrong:  # what transformers raises where a file is missing
