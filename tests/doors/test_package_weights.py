@@ -271,6 +271,12 @@ def test_a_tensor_written_by_hand(tmp_path: Path) -> None:
         (b"\x80\x02ccollections\nOrderedDict\nK\x03\x85R.", "of something else than pairs"),
         (b"\x80\x02ctorch\nFloatStorage\n)R.", "a damaged file of weights"),
         (b"\x80\x02}U\x01a", "a damaged file of weights"),
+        # memory: a number of a part far beyond the file; states for what has none
+        (b"\x80\x02}r\xff\xff\xff\x7f.", "beyond its own length"),
+        (b"}p2000000000\n.", "beyond its own length"),
+        (b"\x80\x02ctorch\nFloatStorage\n}U\x01a}s\x86b.", "a damaged file of weights"),
+        (b"\x80\x02cm\nM\n}U\x06appendK\x01sb.", "a damaged file of weights"),
+        (b"\x80\x02c__builtin__\nset\n]\x85R}U\x01aK\x01sb.", "a damaged file of weights"),
     ],
 )  # fmt: skip
 def test_hostile_programs(program: bytes, said: str, tmp_path: Path, monkeypatch: Any) -> None:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import io
 import math
 import pickle
+import pickletools
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -246,13 +247,22 @@ def read_foreign_pickle(path: Path) -> Any:
                     storages[key, kind] = torch.frombuffer(raw, dtype=kind) if raw else torch.zeros(0, dtype=kind)
                 return storages[key, kind]
 
-            return _Reader(io.BytesIO(_stored(archive, inner[0])), storage).load()
+            program = _stored(archive, inner[0])
+            _check_memory(program)
+            return _Reader(io.BytesIO(program), storage).load()
     except FormatError:
         raise
     except _Refused as wrong:
         raise FormatError(path, f"its pickle {wrong}; it was not run") from wrong
     except Exception as wrong:  # a damaged archive fails with anything: passed on
         raise FormatError(path, f"a damaged file of weights: {type(wrong).__name__}: {wrong}") from wrong
+
+
+def _check_memory(program: bytes) -> None:
+    """A pickle numbers what it will refer to again; a number far beyond its own length asks for memory alone."""
+    for opcode, told, _ in pickletools.genops(program):
+        if "PUT" in opcode.name and not 0 <= int(told) <= len(program):  # type: ignore[arg-type]
+            raise _Refused(f"numbers a part {told}, beyond its own length")
 
 
 def _stored(archive: zipfile.ZipFile, name: str) -> bytes:
