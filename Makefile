@@ -38,6 +38,7 @@ bench: $(VENV)/installed-test
 	$(BIN)/python benchmarks/simulate_wafer.py
 	$(BIN)/python benchmarks/gridding.py
 	$(BIN)/python benchmarks/sync.py
+	$(BIN)/python benchmarks/inspect_swath.py runs/bench-swath --bundle wafer-fast
 
 # The stamps lie inside the environment, so that whoever removes it removes them too.
 $(VENV)/installed-base: $(NEEDS) | $(BIN)/python

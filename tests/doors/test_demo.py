@@ -24,13 +24,13 @@ from waferlens.measure.surface import measure_surface
 def done(tmp_path_factory):
     out = tmp_path_factory.mktemp("demo") / "demo"
     told: list[str] = []
-    small = {"structures": 6, "sites": 2, "holes_per_site": 4, "good_fields": 24, "lot_fields": (6, 6)}
+    small = {"structures": 6, "sites": 2, "holes_per_site": 4, "good_fields": 24, "lot_fields": (6, 6), "swath_fields": 3}
     return run_demo(out, **small, tell=told.append), told
 
 
 def test_it_tells_the_whole_story(done):
     result, told = done
-    assert len(told) == 6
+    assert len(told) == 7
     assert result.images == 6 * 8 + 2 * 4 + 3
     assert result.quarantined == 3
     assert sum(result.verdicts.values()) == result.images - result.quarantined
@@ -38,7 +38,7 @@ def test_it_tells_the_whole_story(done):
     assert result.rmse_grey < 4
     assert abs(result.depth_bias_nm) < 2
     assert result.surface_sq_nm == pytest.approx(SURFACE_SQ_NM, rel=0.02)
-    assert len(result.lines()) == 6
+    assert len(result.lines()) == 7
 
 
 def test_defects_are_found_by_comparing_with_good_parts(done):
@@ -58,6 +58,21 @@ def test_defects_are_found_by_comparing_with_good_parts(done):
     assert not fitted & judged, "no picture that was fitted to is judged"
 
 
+def test_a_wafer_is_scanned_and_its_heights_and_dies_are_told(done):
+    result, _ = done
+    part = result.wafer
+    assert part.fields == 3
+    assert 0 < part.mae_um < 100
+    assert 0.6 < part.covered <= 1
+    assert 0 < part.right <= part.sites
+    assert part.missing <= part.sites
+    assert part.focus_positions > 0, "there is a die to look at"
+    assert f"{part.right} of {part.sites} sites told right" in part.line()
+    (folder,) = (Path(result.out) / "scanned" / "maps").iterdir()
+    assert (folder / "height.tif").exists()
+    assert "heights" in looked_at(Path(result.report)).text
+
+
 def test_the_other_microscope_is_set_aside(done):
     result, _ = done
     rows = (Path(result.out) / "inspected" / "results.csv").read_text("utf-8").splitlines()
@@ -69,7 +84,7 @@ def test_the_other_microscope_is_set_aside(done):
 def test_its_page_has_every_part(done):
     result, _ = done
     page = looked_at(Path(result.report))
-    for part in ("inspected", "compared", "Measurands", "Worst cases", "Repeatability", "Sites", "Against the truth",
+    for part in ("inspected", "compared", "scanned", "wafer-fast", "Measurands", "Worst cases", "Repeatability", "Sites", "Against the truth",
                  "Surfaces", "Quarantine", "Run card", "hole-fast", "rough-tilted.x3p", "truncated.png",
                  "At most 5 % of good images alarm", "Where they lie"):  # fmt: skip
         assert part in page.text
@@ -120,7 +135,7 @@ def test_a_former_demonstration_is_replaced_and_torch_is_not_needed(done, tmp_pa
     code = (
         "import sys, waferlens.lab.demo as demo\n"
         f"demo.run_demo({str(tmp_path)!r} + '/d', structures=4, sites=1, holes_per_site=2, good_fields=22, "
-        "lot_fields=(2, 2))\n"
+        "lot_fields=(2, 2), swath_fields=1)\n"
         "sys.exit('torch' in sys.modules)"
     )
     made = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

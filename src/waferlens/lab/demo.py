@@ -1,5 +1,5 @@
-"""The demonstration: a small lot simulated, inspected, held against its truth, fields compared with a good part, a
-surface measured, one page written.
+"""The demonstration: a small lot simulated, inspected, held against its truth, fields compared with a good part,
+a wafer scanned, a surface measured, one page written.
 
 It needs no torch and no network, and takes less than half a minute. What is bad in the lot is there on purpose: files
 that are no images, and holes of another microscope, which a calibrated bundle has to set aside.
@@ -31,19 +31,33 @@ from waferlens.evaluate.sites import evaluate_sites
 from waferlens.formats.heightmap import read_height_map, write_height_map
 from waferlens.inspect import InspectResult, inspect_paths
 from waferlens.lab.golden import GOOD, LOT_DEFECTIVE, LOT_GOOD, GoldenPart, compare_with_good
+from waferlens.lab.wafer import FIELDS, WaferPart, scan_wafer
 from waferlens.load.challenge import load_sim, scan
 from waferlens.measure.surface import measure_surface
 from waferlens.records import HeightMap, RunCard
 from waferlens.report.page import write_report
 from waferlens.simulate.hole.dataset import hole_world, write_pairs, write_sites
 
-BUNDLE = "hole-fast"
+BUNDLE, WAFER_BUNDLE = "hole-fast", "wafer-fast"
 LIMITS = ("depth=110:135nm", "cd50_area=37.5:41.5nm")
 """The plateaus of the simulated cases give depths of 113, 123, 133 and 143 nm: OK, OK, at the limit, NG."""
 STRUCTURES, SITES, HOLES_PER_SITE = 16, 4, 8
 SEED = 7
 PAGE, CARD, LOG = "report.html", "runcard.json", "log.txt"
-_OURS = ("lot", "inspected", "evaluated", "fields", "golden", "compared", "surface", PAGE, CARD, LOG)
+_OURS = (
+    "lot",
+    "inspected",
+    "evaluated",
+    "fields",
+    "golden",
+    "compared",
+    "swaths",
+    "scanned",
+    "surface",
+    PAGE,
+    CARD,
+    LOG,
+)
 
 SURFACE_SQ_NM, SURFACE_TILT_UM_MM = 40.0, (3.0, -1.5)
 """What the simulated surface is made with: roughness, and rise along x and y."""
@@ -68,12 +82,14 @@ class DemoResult:
     """Mean depth of the sites of the other microscope."""
     golden: GoldenPart
     """Fields that were compared with a good part."""
+    wafer: WaferPart
+    """A swath of a wafer that was scanned."""
     surface_sq_nm: float
     surface_sq_true_nm: float
     seconds: float
 
     def lines(self) -> list[str]:
-        """Six lines for people."""
+        """Seven lines for people."""
         verdicts = ", ".join(f"{count} {verdict}" for verdict, count in self.verdicts.items())
         bias = "unknown" if self.depth_bias_nm is None else f"{self.depth_bias_nm:+.2f} nm"
         covered = "unknown" if self.coverage_90 is None else f"{100 * self.coverage_90:.1f} %"
@@ -82,6 +98,7 @@ class DemoResult:
             f"set aside  {self.quarantined} files that cannot be measured, each with its reason",
             f"truth      RMSE {self.rmse_grey:.2f} grey, depth bias {bias}, 90 % intervals cover {covered} of pixels",
             self.golden.line(),
+            self.wafer.line(),
             f"surface    Sq {self.surface_sq_nm:.1f} nm after levelling, made with {self.surface_sq_true_nm:.1f} nm",
             f"look at    {self.report}",
         ]
@@ -96,6 +113,7 @@ def run_demo(
     holes_per_site: int = HOLES_PER_SITE,
     good_fields: int = GOOD,
     lot_fields: tuple[int, int] = (LOT_GOOD, LOT_DEFECTIVE),
+    swath_fields: int = FIELDS,
     seed: int = SEED,
     tell: Callable[[str], None] = lambda text: None,
 ) -> DemoResult:
@@ -109,6 +127,7 @@ def run_demo(
         holes_per_site: images of each site.
         good_fields: good fields that the golden template is fitted to.
         lot_fields: good and defective fields that are compared with it.
+        swath_fields: fields along the swath of a wafer.
         seed: of everything that is drawn.
         tell: called with a line when a step begins.
 
@@ -135,16 +154,20 @@ def run_demo(
     figures = _evaluate(opened, out)
     step(f"fitting a golden template to {good_fields} good fields, and comparing {sum(lot_fields)} others with it")
     golden = compare_with_good(out / "fields", out / "golden", out / "compared", seed, good=good_fields, lot=lot_fields)
+    step(f"scanning {swath_fields} fields of a wafer with auto-focus, and mapping its heights and dies")
+    wafer = scan_wafer(out / "swaths", out / "scanned", open_bundle(WAFER_BUNDLE), seed, fields=swath_fields)
     step("measuring a rough, tilted surface with invalid points and a spike")
     surface, sq_nm = _surface(out / "surface", seed)
     step("writing the page")
     page = write_report(
-        [out / "inspected", out / "evaluated", out / "compared", surface], out / PAGE, "Demonstration lot"
+        [out / "inspected", out / "evaluated", out / "compared", out / "scanned", surface],
+        out / PAGE,
+        "Demonstration lot",
     )
-    result = _result(out, page, inspected, figures, golden, sq_nm, time.perf_counter() - began)
+    result = _result(out, page, inspected, figures, golden, wafer, sq_nm, time.perf_counter() - began)
     sizes = {
         "structures": structures, "sites": sites, "holes_per_site": holes_per_site,
-        "good_fields": good_fields, "lot_fields": list(lot_fields),
+        "good_fields": good_fields, "lot_fields": list(lot_fields), "swath_fields": swath_fields,
     }  # fmt: skip
     _write_card(out, opened, result, seed, sizes)
     (out / LOG).write_text("".join(f"{line}\n" for line in log), "utf-8")
@@ -262,6 +285,7 @@ def _result(
     inspected: InspectResult,
     figures: dict[str, Any],
     golden: GoldenPart,
+    wafer: WaferPart,
     sq_nm: float,
     seconds: float,
 ) -> DemoResult:
@@ -277,6 +301,7 @@ def _result(
         depth_bias_nm=figures.get("depth", {}).get("bias_nm"),
         site_rmse_nm=figures.get("sites", {}).get("rmse_nm"),
         golden=golden,
+        wafer=wafer,
         surface_sq_nm=round(sq_nm, 3),
         surface_sq_true_nm=SURFACE_SQ_NM,
         seconds=round(seconds, 3),
