@@ -112,7 +112,7 @@ def judge(
     method = f"cluster bootstrap over {len(index)} {'images' if groups is None else 'groups'}"
 
     def share(name: str, top: int, bottom: int, unit: str = "1") -> Measurement:
-        return _interval(name, sums, _ratio(top, bottom), (top, bottom), unit, method, level, rounds, seed)
+        return interval_of(name, sums, ratio_of(top, bottom), (top, bottom), unit, method, level, rounds, seed)
 
     total = rows.sum(axis=0)
     return Judgement(
@@ -123,7 +123,7 @@ def judge(
         duplicates=int(total[6]),
         precision=share("precision", 3, 2),
         recall=share("recall", 3, 1),
-        f=_interval("f", sums, _f_score, None, "1", method, level, rounds, seed),
+        f=interval_of("f", sums, _f_score, None, "1", method, level, rounds, seed),
         false_alarms_per_image=share("false_alarms_per_image", 4, 0, "1/image"),
         alarmed_share=share("alarmed_share", 5, 0),
         missed={kind: share(f"missed_{kind}", 7 + 2 * k, 8 + 2 * k) for k, kind in enumerate(kinds)},
@@ -254,7 +254,7 @@ def _count(
         row[place : place + 2] += not hit, 1
 
 
-def _ratio(top: int, bottom: int) -> Callable[[np.ndarray], np.ndarray]:
+def ratio_of(top: int, bottom: int) -> Callable[[np.ndarray], np.ndarray]:
     def of(sums: np.ndarray) -> np.ndarray:
         some = sums[..., bottom] > 0  # a draw without any case of a rare class tells nothing about it
         return sums[..., top][some] / sums[..., bottom][some]
@@ -267,7 +267,7 @@ def _f_score(sums: np.ndarray) -> np.ndarray:
     return 2 * sums[..., 3][both > 0] / both[both > 0]
 
 
-def _interval(
+def interval_of(
     name: str,
     sums: np.ndarray,
     statistic: Callable[[np.ndarray], np.ndarray],

@@ -7,10 +7,10 @@ al., J. Am. Stat. Assoc. 113 (2018) 1094; cluster bootstrap: Davison, Hinkley, "
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Int64
 
 from waferlens.errors import UsageError
 
@@ -82,11 +82,13 @@ def bootstrap_interval(
         rounds: Bootstrap rounds.
         seed: Seed of the draws.
     """
-    rng = np.random.default_rng(seed)
-    count = len(sums)
-    values = [
-        statistic(rng.multinomial(count, np.full(count, 1.0 / count), size=100).astype(np.float64) @ sums)
-        for _ in range(rounds // 100)
-    ]
+    values = [statistic(drawn.astype(np.float64) @ sums) for drawn in cluster_draws(len(sums), rounds, seed)]
     low, high = np.quantile(np.concatenate(values), [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
+
+
+def cluster_draws(clusters: int, rounds: int, seed: int = 0) -> Iterator[Int64[np.ndarray, "r m"]]:
+    """How often each cluster comes when as many are drawn as there are, for rounds in hundreds."""
+    rng = np.random.default_rng(seed)
+    for _ in range(rounds // 100):
+        yield rng.multinomial(clusters, np.full(clusters, 1.0 / clusters), size=100)

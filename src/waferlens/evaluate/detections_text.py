@@ -1,0 +1,129 @@
+"""What `evaluate` says of detections: as lines for people, and as a folder with its curves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from waferlens.evaluate.pictures import ACCENT, INK, write_evaluation
+
+COLOURS = (ACCENT, "#b5472f", "#6b8e23", "#7a5ea8")
+
+
+def detection_lines(result: Mapping[str, Any]) -> list[str]:
+    """The result as a table for people."""
+    devices, ends = result["devices"], result["intervals"]
+    lines = [
+        f"{devices['good']} good and {devices['defective']} defective devices, {result['images']} images: "
+        f"{result['truths']} defects, {result['ignored']} marks to be ignored",
+        f"  {'mAP50':<26} {_number(result['map50'], ends['map50'])}",
+        f"  {'mAP50:95':<26} {_number(result['map50_95'], ends['map50_95'])}",
+    ]
+    lines.append(f"  {'':<26} {'defects':>8}  {'AP50':<22} AP50:95")
+    for part in ("classes", "types", "sizes"):
+        for name, told in result[part].items():
+            if told["truths"]:
+                cells = (_number(told[key], told[f"{key}_interval"]) for key in ("ap50", "ap50_95"))
+                lines.append(f"  {_label(part, name):<26} {told['truths']:>8}  {next(cells):<22} {next(cells)}")
+    lines.append(f"  at a threshold of {result['threshold']:.3g}:")
+    alarms = result["false_alarms"]
+    for key, label, total in (
+        ("capture_rate", "devices captured", devices["defective"]),
+        ("escape_rate", "devices that escape", devices["defective"]),
+        ("false_alarm_rate", "good devices that alarm", devices["good"]),
+    ):
+        if result[key] is not None:
+            count = round(result[key] * total)
+            lines.append(f"  {label:<26} {count} of {total}: {_share(result[key], ends[key])}")
+    if alarms["alarmed"]:
+        lines.append(f"  {'  on marks to be ignored':<26} {alarms['on_ignored']} of {alarms['alarmed']}")
+    for name, told in result["types"].items():
+        seen = told["capture"]
+        interval = _share(seen["share"], [seen["low"], seen["high"]])
+        lines.append(f"  {'  captured, ' + name:<26} {seen['captured']} of {seen['devices']}: {interval}")
+    lines += _pod_lines(result["detection"])
+    lines.append(f"  {'errors at overlap 0.5':<26} {'number':>8}  AP50 to be gained")
+    for name, told in result["errors"].items():
+        count = "" if told["count"] is None else str(told["count"])
+        gain = _number(told["ap50_gain"], told["ap50_gain_interval"])
+        lines.append(f"  {name.replace('_', ' '):<26} {count:>8}  {gain}")
+    return lines
+
+
+def write_detections(out: Path, result: Mapping[str, Any]) -> None:
+    """Writes `evaluation.json`, `curve.png` (overkill and escape) and `detection.png` (capture over size)."""
+    write_evaluation(out, dict(result), [], {})
+    curves = (result["detection"].get("at_contrast_grey") or {}) if result["detection"].get("model") else {}
+    if result["curve"] is None and not curves:
+        return
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    if result["curve"] is not None:
+        figure, axes = pyplot.subplots(figsize=(6, 3.8), layout="constrained")
+        curve = result["curve"]
+        shown = [place for place, value in enumerate(curve["threshold"]) if value is not None]
+        threshold = [curve["threshold"][place] for place in shown]
+        for name, colour, style in (("overkill", COLOURS[0], "-"), ("escape", COLOURS[1], "--")):
+            values = [100 * curve[name][place] for place in shown]
+            axes.step(threshold, values, style, color=colour, where="post", label=name)
+        axes.axvline(result["threshold"], color=INK, lw=0.8)
+        axes.set(xlabel="threshold", ylabel="share of devices [%]", ylim=(-2, 102))
+        axes.legend(frameon=False)
+        figure.savefig(out / "curve.png", dpi=120)
+        pyplot.close(figure)
+    if curves:
+        figure, axes = pyplot.subplots(figsize=(6, 3.8), layout="constrained")
+        for place, (contrast, told) in enumerate(curves.items()):
+            curve, colour = told["curve"], COLOURS[place % len(COLOURS)]
+            axes.plot(curve["size_px"], curve["share"], color=colour, label=f"contrast {contrast} grey")
+            axes.fill_between(curve["size_px"], curve["low"], curve["high"], color=colour, alpha=0.2, lw=0)
+        axes.set(
+            xscale="log", xlabel="size of the strongest defect [px]", ylabel="devices captured", ylim=(-0.02, 1.02)
+        )
+        axes.legend(frameon=False)
+        figure.savefig(out / "detection.png", dpi=120)
+        pyplot.close(figure)
+
+
+def _pod_lines(told: Mapping[str, Any]) -> list[str]:
+    lines = []
+    stated = told.get("stated")
+    if stated and stated["share"] is not None:
+        lines.append(
+            f"  {'captured beyond':<26} {stated['size_px']:g} px and {stated['contrast_grey']:g} grey: "
+            f"{_share(stated['share'], [stated['low'], stated['high']])} of {stated['devices_beyond']}"
+        )
+    for contrast, at in (told.get("at_contrast_grey") or {}).items():
+        size = "not reached" if at["a90_px"] is None else f"{at['a90_px']:.1f} px"
+        bounds = [value for name, value in at.items() if name.startswith("a90_") and name != "a90_px"]
+        bound = "not known" if bounds[0] is None else f"{bounds[0]:.1f} px"
+        lines.append(f"  {'captured 9 times of 10':<26} at {contrast} grey from {size}, with confidence {bound}")
+    if told.get("why"):
+        lines.append(f"  no curve of capture        {told['why']}")
+    return lines
+
+
+def _label(part: str, name: str) -> str:
+    return {"classes": f"class {name}", "types": f"  {name}", "sizes": f"size {name}"}[part]
+
+
+def _number(value: float | None, ends: Sequence[float] | None) -> str:
+    if value is None:
+        return "not known"
+    return f"{value:.3f}" + ("" if ends is None else f" [{ends[0]:.3f}, {ends[1]:.3f}]")
+
+
+def _share(value: float, ends: Sequence[float]) -> str:
+    return f"{_percent(value)} [{_percent(ends[0])}, {_percent(ends[1])}]"
+
+
+def _percent(share: float) -> str:
+    """Two digits of what is near 0 or 100 %, where it matters."""
+    percent = 100 * share
+    if percent > 90 and percent < 100:
+        return f"{100 - float(f'{100 - percent:.2g}'):.4g} %"
+    return f"{percent:.0f} %" if percent >= 10 else f"{percent:.2g} %"

@@ -1,0 +1,100 @@
+"""From defects to devices, and the probability of capture over size and contrast, against the model behind the data."""
+
+import math
+
+import numpy as np
+import pytest
+from scipy.special import expit, logit
+
+from waferlens.errors import UsageError
+from waferlens.evaluate.curves import clopper_pearson
+from waferlens.evaluate.detection_pod import device_hits, pod_told
+
+B0, B_SIZE, B_CONTRAST = -14.0, 3.0, 2.5
+
+
+def drawn(seed: int, devices: int = 400):
+    rng = np.random.default_rng(seed)
+    size, contrast = np.exp(rng.uniform(1, 4, devices)), np.exp(rng.uniform(1.5, 4.5, devices))
+    share = expit(B0 + B_SIZE * np.log(size) + B_CONTRAST * np.log(contrast))
+    return device_hits(np.arange(devices), size, contrast, rng.random(devices) < share)
+
+
+def a90(contrast: float, share: float = 0.9) -> float:
+    return math.exp((logit(share) - B0 - B_CONTRAST * math.log(contrast)) / B_SIZE)
+
+
+def test_a_device_is_its_strongest_defect_and_is_captured_by_any():
+    told = device_hits(
+        np.array([7, 7, 3, 3, 5]),
+        np.array([10.0, 4.0, 6.0, np.nan, 0.0]),
+        np.array([2.0, -9.0, 5.0, 8.0, 1.0]),
+        np.array([True, False, False, True, True]),
+    )
+    # device 3: one of known size; device 7: 4 x 9 before 10 x 2, captured by the other; device 5 has no size
+    assert told.size_px.tolist() == [6.0, 4.0]
+    assert told.contrast_grey.tolist() == [5.0, 9.0]
+    assert told.captured.tolist() == [False, True]
+    assert told.left_out == 2
+
+
+def test_the_model_is_the_one_it_was_drawn_from():
+    told = pod_told(drawn(0, 20_000), contrasts_grey=(10.0, 20.0, 1000.0))
+    assert list(told["at_contrast_grey"]) == ["10", "20"]  # no device has a contrast of 1000
+    assert told["coefficients"] == pytest.approx({"1": B0, "size": B_SIZE, "contrast": B_CONTRAST}, rel=0.1)
+    for contrast, at in told["at_contrast_grey"].items():
+        assert at["a90_px"] == pytest.approx(a90(float(contrast)), rel=0.05)
+        assert at["a99_px"] == pytest.approx(a90(float(contrast), 0.99), rel=0.1)
+        assert at["a90_px"] < at["a90_95_px"] < 1.1 * at["a90_px"]
+        curve = at["curve"]
+        expected = expit(B0 + B_SIZE * np.log(curve["size_px"]) + B_CONTRAST * math.log(float(contrast)))
+        assert np.abs(np.array(curve["share"]) - expected).max() < 0.03
+        assert (np.array(curve["low"]) <= curve["share"]).all()
+        assert (np.array(curve["high"]) >= curve["share"]).all()
+
+
+def test_the_bound_exceeds_the_true_size_nineteen_times_of_twenty():
+    above = sum(
+        pod_told(drawn(seed), contrasts_grey=(20.0,))["at_contrast_grey"]["20"]["a90_95_px"] > a90(20.0)
+        for seed in range(100)
+    )
+    assert 89 <= above <= 99  # 95 expected; fewer than 89 happen four times in a thousand
+
+
+def test_many_defects_of_a_device_are_no_more_devices():
+    """Ten copies of each defect tell no more than one: the bound stays where it was."""
+    one = drawn(3)
+    many = device_hits(
+        np.repeat(np.arange(400), 10),
+        *(np.repeat(column, 10) for column in (one.size_px, one.contrast_grey, one.captured)),
+    )
+    assert pod_told(many) == pod_told(one)
+
+
+def test_shares_beyond_a_size_and_contrast_by_hand():
+    told = device_hits(
+        np.arange(5), np.array([10.0, 20, 30, 40, 50]), np.array([5.0, 50, 50, 50, 50]), np.array([0, 0, 1, 1, 1], bool)
+    )
+    beyond = told.beyond(20, 50)
+    low, high = clopper_pearson(3, 4)
+    assert (beyond.value, beyond.low, beyond.high) == (0.75, float(low), float(high))
+    assert told.beyond(20, 60).value is None
+    full = pod_told(told, stated=(30, 20))
+    assert (full["stated"]["share"], full["stated"]["devices_beyond"]) == (1.0, 3)
+    # every size is always found or never: no slope, which is said
+    assert full["model"] is None
+    assert "do not overlap" in full["why"]
+    binned = full["binned"]
+    assert np.sum(binned["devices"]) == 5
+    assert np.sum(binned["captured"]) == 3
+
+
+def test_one_size_of_all_has_one_bin():
+    told = pod_told(device_hits(np.arange(3), np.full(3, 7.0), np.array([1.0, 2, 3]), np.array([1, 0, 1], bool)))
+    assert np.sum(told["binned"]["devices"]) == 3
+    assert told["model"] is None
+
+
+def test_misuse_is_told():
+    with pytest.raises(UsageError, match="3 defects with 2 sizes"):
+        device_hits(np.arange(3), np.ones(2), np.ones(3), np.ones(3, bool))
