@@ -42,6 +42,9 @@ class SamRoiNet(nn.Module):
         stretched: Whether images are stretched to that square or filled up.
     """
 
+    mean: Tensor
+    scale: Tensor
+
     def __init__(self, network: nn.Module, side_px: int, *, stretched: bool) -> None:
         super().__init__()
         self.network, self.side_px, self.stretched = network, side_px, stretched
