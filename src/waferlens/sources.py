@@ -308,6 +308,18 @@ SOURCES: dict[str, Source] = {
     "efron-1993": Source(
         "An Introduction to the Bootstrap", "B. Efron, R. J. Tibshirani", 1993, "bootstrap by cluster"
     ),
+    "MIL-HDBK-1823A": Source(
+        "Nondestructive Evaluation System Reliability Assessment",
+        "US Department of Defense",
+        2009,
+        "probability of detection from hits and misses, a90/95 by the likelihood ratio",
+    ),
+    "bolya-2020": Source(
+        "TIDE: A General Toolbox for Identifying Object Detection Errors",
+        "D. Bolya, S. Foley, J. Hays, J. Hoffman",
+        2020,
+        "errors of detections by kind, and what each costs",
+    ),
     "ISO 14253-1": Source(
         "Decision rules for verifying conformity or nonconformity with specifications",
         "ISO",
@@ -352,7 +364,7 @@ SOURCES: dict[str, Source] = {
         "Microsoft COCO: Common Objects in Context",
         "T.-Y. Lin, M. Maire, S. Belongie, J. Hays, P. Perona, D. Ramanan, P. Dollár, C. L. Zitnick",
         2014,
-        "labels with boxes, polygons and run lengths",
+        "labels with boxes, polygons and run lengths; how detections are matched and average precision is told",
     ),
 }
 
