@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from waferlens.cli.output import emit_json, progress, say
+from waferlens.errors import UsageError
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -57,15 +58,33 @@ def labels(
     oriented: Annotated[
         bool, typer.Option("--oriented", help="YOLO lines of eight numbers are oriented boxes.")
     ] = False,
+    split_by: Annotated[
+        str | None, typer.Option(help="Split by device: an expression that finds it in the path, as '([0-9]+)-'.")
+    ] = None,
     lossy: Annotated[bool, typer.Option("--lossy", help="Leave out what the format cannot hold, and list it.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print a machine-readable result.")] = False,
 ) -> None:
     """Read labels and write them in another format. What that cannot hold is refused, or with --lossy listed."""
+    from dataclasses import replace
+
     from waferlens.load.labels import read_label_set, write_labels
 
     kinds = None if classes is None else [name.strip() for name in classes.split(",") if name.strip()]
     read = read_label_set(source, images, kinds, oriented)
-    written, losses = write_labels(read, to, out, lossy, oriented)
+    if split_by is None:
+        parts = {"": read.images}
+    elif images is None:
+        raise UsageError("--split-by compares the pictures themselves, so that none is on two sides; give --images")
+    else:
+        from waferlens.prepare.label_splits import split_labels
+
+        parts = split_labels(read.images, images, split_by)
+    written, losses, files = 0, list[str](), {}
+    for side, part in parts.items():
+        place = out.with_name(f"{out.stem}-{side}{out.suffix}") if side else out
+        count, lost = write_labels(replace(read, images=part), to, place, lossy, oriented)
+        written, losses = written + count, losses + lost
+        files[side or "all"] = {"out": place, "images": len(part), "labels": count}
     if json:
         emit_json(
             {
@@ -75,6 +94,7 @@ def labels(
                 "out": out,
                 "images": len(read.images),
                 "labels": written,
+                **({} if split_by is None else {"sides": files}),
                 "classes": read.counts,
                 "passed_over": read.remarks,
                 "lost": losses,
@@ -86,4 +106,6 @@ def labels(
     for loss in losses:
         print(f"lost: {loss}")
     counts = ", ".join(f"{count} {kind}" for kind, count in read.counts.items()) or "none"
+    for side, part in files.items() if split_by is not None else ():
+        print(f"{side:<12} {part['images']:>7} images {part['labels']:>8} labels   {part['out']}")
     say(f"{out}: {written} labels on {len(read.images)} images as {to} (read from {read.format}: {counts})")
