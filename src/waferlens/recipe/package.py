@@ -8,7 +8,18 @@ from pydantic import Field, model_validator
 
 from waferlens.recipe.faults import disagreement
 from waferlens.recipe.package_models import PackageModel
-from waferlens.recipe.sections import Augment, Calibration, Fraction, Name, Probability, Recipe, Section, Train, Weight
+from waferlens.recipe.sections import (
+    Augment,
+    Calibration,
+    Fraction,
+    Line,
+    Name,
+    Probability,
+    Recipe,
+    Section,
+    Train,
+    Weight,
+)
 
 STRIDE_PX = 32
 """What the sides of the image a detector is shown are multiples of [px]"""
@@ -65,6 +76,8 @@ class DetectionLoss(Section):
 class PackageAugment(Augment):
     """What is varied from epoch to epoch; boxes and masks follow."""
 
+    corner_px: Annotated[float, Field(ge=0.0)] = 0.0
+    """Greatest displacement along x and y of each corner of the package, as a method that finds it may err [px]"""
     rotate_deg: Annotated[float, Field(ge=0.0, le=180.0)] = 0.0
     """Greatest rotation; 0 where the angle is what is looked for [deg]"""
     scale: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
@@ -98,6 +111,9 @@ class PackageTrain(Train):
     """Epochs in which rate and momentum rise, where the schedule is cosine."""
     ema: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.9999
     """Decay of the running mean of the weights that is kept beside them; 0 keeps none."""
+    device: Line | None = None
+    """Regular expression that finds the device in the path of an image of one's own: devices go to one side of the
+    split whole; null takes each image for a device. Package sets and DeepPCB name theirs."""
     augment: PackageAugment = PackageAugment()
     """What is varied from epoch to epoch."""
 
@@ -161,6 +177,10 @@ class PackageRecipe(Recipe):
             ]
         elif self.loss.assign == "aligned":
             faults.append(("loss.assign", f"{self.model.kind} has anchors; set loss.assign=ota or anchor"))
+        if self.train.augment.roll_px:
+            faults.append(("train.augment.roll_px", "a package is no cell of an array; set it to 0 and use shift"))
+        if self.train.augment.corner_px and self.input.region != "roi":
+            faults.append(("train.augment.corner_px", "a whole image has no corners to miss; set input.region=roi"))
         if len(set(self.target.classes)) < len(self.target.classes):
             faults.append(("target.classes", "names a class twice; leave one out"))
         if faults:

@@ -1,0 +1,49 @@
+"""The images of one side of a split, for everything that learns from devices or is judged on them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from waferlens.load.package import Picture, names_devices, read_pictures
+from waferlens.prepare.label_splits import device_of, refuse_shared
+from waferlens.prepare.splits import FRACTIONS, split_of
+from waferlens.recipe.package import PackageRecipe
+
+
+def side_pictures(recipe: PackageRecipe, data: Path, side: str) -> Iterator[Picture]:
+    """The images of the devices on one side.
+
+    Args:
+        recipe: Which classes, which lights, and how the path of an image tells its device.
+        data: As `load.package.read_pictures` reads it.
+        side: One of `prepare.splits.FRACTIONS`.
+
+    Raises:
+        InputError: the folder holds no such images, or tells no truth.
+        FormatError: a label is wrong.
+        UsageError: the folder does not tell one of the classes, or a path no device.
+    """
+    pattern = recipe.train.device
+
+    def group_of(name: str) -> str:
+        return name if pattern is None else device_of(name, pattern)
+
+    def keep(group: str) -> bool:
+        return split_of(group) == side
+
+    return read_pictures(data, recipe.target.classes, recipe.input.lights, keep, group_of)
+
+
+def refuse_leaks(recipe: PackageRecipe, data: Path) -> None:
+    """Refuses labels of one's own with the same picture on two sides; sets that name their devices cannot have one.
+
+    Args:
+        recipe: As in `side_pictures`.
+        data: Folder.
+
+    Raises:
+        InputError: an image cannot be read, or the same picture is on two sides.
+    """
+    if not names_devices(data):
+        refuse_shared({side: [picture.path for picture in side_pictures(recipe, data, side)] for side in FRACTIONS})
