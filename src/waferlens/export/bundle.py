@@ -19,6 +19,7 @@ from waferlens.errors import InputError
 from waferlens.evaluate.calibrate import fit_calibration
 from waferlens.export.finished import Exported, begun_lines, load_run
 from waferlens.export.onnx import TOLERANCE_GREY, as_json, compare, require_parity, to_onnx
+from waferlens.export.package import export_package
 from waferlens.export.views import export_views
 from waferlens.export.wafer import export_wafer
 from waferlens.formats import challenge
@@ -26,7 +27,7 @@ from waferlens.load.challenge import SimArrays, load_sim, scan
 from waferlens.models import build, describe
 from waferlens.prepare.geometry import batch_input
 from waferlens.prepare.splits import split_of
-from waferlens.recipe import WaferRecipe, as_yaml
+from waferlens.recipe import PackageRecipe, WaferRecipe, as_yaml
 from waferlens.recipe.hole import HoleRecipe
 from waferlens.train import WEIGHTS
 
@@ -48,7 +49,7 @@ def export(
         out: Folder or `.zip` of the bundle.
         data: Folder to calibrate on; the one it was trained on if None. Only structures of its calibration split are
             used: they trained and validated nothing.
-        tolerance: Greatest difference of a pixel between torch and ONNX Runtime; of the station if None [grey, um, m]
+        tolerance: Greatest difference between torch and ONNX Runtime; of the station if None [grey, um, m, px]
         show: Called with how many fields of wafers it has calibrated on, of how many.
 
     Raises:
@@ -60,6 +61,8 @@ def export(
         if recipe.input.scene == "nyu":
             return export_views(recipe, run, source, card, out, tolerance)
         return export_wafer(recipe, run, source, card, out, tolerance, show)
+    if isinstance(recipe, PackageRecipe):
+        return export_package(recipe, run, source, card, out, tolerance)
     network = build(recipe)
     network.load_state_dict(load_file(run / WEIGHTS))
     network.eval()

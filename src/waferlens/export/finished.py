@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from waferlens.errors import InputError, UsageError
-from waferlens.recipe import HoleRecipe, WaferRecipe, load_recipe
+from waferlens.recipe import load_recipe
 from waferlens.train import DATA, WEIGHTS
+from waferlens.train.setup import Trainable
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +25,7 @@ class Exported:
     """Images."""
 
 
-def load_run(run: Path, data: Path | None) -> tuple[HoleRecipe | WaferRecipe, Path, dict[str, Any]]:
+def load_run(run: Path, data: Path | None) -> tuple[Trainable, Path, dict[str, Any]]:
     """The recipe of a run folder, the folder to calibrate on, and the run card.
 
     Args:
@@ -39,7 +40,7 @@ def load_run(run: Path, data: Path | None) -> tuple[HoleRecipe | WaferRecipe, Pa
         hint = "the run was interrupted: the same train command finishes it" if (run / "last.ckpt").exists() else ""
         raise InputError(run, f"holds no finished training run (no {WEIGHTS}){'; ' + hint if hint else ''}")
     recipe = load_recipe(run / "recipe.yaml")
-    if not isinstance(recipe, HoleRecipe | WaferRecipe):
+    if not isinstance(recipe, Trainable):
         raise InputError(run, f"recipe {recipe.name} is of station {recipe.station}, which trains no network")
     return recipe, data if data is not None else _data_of(run), json.loads((run / "runcard.json").read_text())
 

@@ -32,7 +32,7 @@ def suppressed(
     boxes: Float[np.ndarray, "n 4"],
     scores: Float[np.ndarray, "n k"],
     *,
-    least: float,
+    least: float | Float[np.ndarray, " k"],
     overlap: float,
     most: int,
     classes_apart: bool = True,
@@ -42,7 +42,7 @@ def suppressed(
     Args:
         boxes: x0 y0 x1 y1, edges [px]
         scores: Of each class; a box may be kept for several.
-        least: Scores from which a box is looked at.
+        least: Score from which a box is looked at, or one a class.
         overlap: Intersection over union above which the weaker of two boxes of a class is dropped.
         most: Most boxes that are kept, of all classes together.
         classes_apart: Whether boxes of different classes may lie on each other.

@@ -12,14 +12,13 @@ from safetensors.torch import load_file
 
 from waferlens.errors import InputError, UsageError
 from waferlens.models.foreign_weights import load_foreign
-from waferlens.recipe import HoleRecipe, WaferRecipe
-from waferlens.train.setup import Metric, Task
+from waferlens.train.setup import Metric, Task, Trainable
 
 WEIGHTS = "weights.safetensors"
 """The best weights, in the folder of a finished run."""
 
 
-def begin_with(task: Task, recipe: HoleRecipe | WaferRecipe, metric: Metric, start: Path) -> dict[str, Any]:
+def begin_with(task: Task, recipe: Trainable, metric: Metric, start: Path) -> dict[str, Any]:
     """Loads the weights of a finished run, and tells what that run was.
 
     Raises:
@@ -70,6 +69,9 @@ def fill_with(task: Task, path: Path, log: logging.Logger) -> dict[str, Any]:
 def _network_of(recipe: dict[str, Any]) -> dict[str, Any]:
     """Of a recipe as plain data, what decides whether weights fit and mean the same, by dotted name."""
     parts = {f"model.{key}": value for key, value in recipe["model"].items()}
+    if recipe["station"] == "package":
+        parts.pop("model.anchors", None)  # they come with the weights
+        parts |= {"target.classes": recipe["target"]["classes"], "input.channels": recipe["input"]["channels"]}
     if recipe["station"] == "wafer":
         parts |= {f"target.{key}": value for key, value in recipe["target"].items()}
         parts |= {f"input.{key}": recipe["input"].get(key) for key in ("channels", "pitch_um")}

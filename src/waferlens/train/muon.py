@@ -11,7 +11,7 @@ Hutter, ICLR 2019 (arXiv:1711.05101).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -47,6 +47,7 @@ class Muon(torch.optim.Optimizer):
         momentum: Of Muon, in Nesterov's form.
         betas: Of AdamW.
         weight_decay: Decoupled, of both.
+        apart: Modules whose own weights learn by AdamW too, such as further outputs.
     """
 
     def __init__(
@@ -58,9 +59,11 @@ class Muon(torch.optim.Optimizer):
         momentum: float = 0.95,
         betas: tuple[float, float] = (0.9, 0.999),
         weight_decay: float = 0.0,
+        apart: Iterable[nn.Module] = (),
     ) -> None:
         output = [module for module in network.modules() if isinstance(getattr(module, "weight", None), Tensor)][-1]
-        matrices = [weight for weight in network.parameters() if weight.ndim >= 2 and weight is not output.weight]
+        others = {id(output.weight), *(id(weight) for one in apart for weight in one.parameters(recurse=False))}
+        matrices = [weight for weight in network.parameters() if weight.ndim >= 2 and id(weight) not in others]
         known = {id(weight) for weight in matrices}
         rest = [weight for weight in network.parameters() if id(weight) not in known]
         shared = {"momentum": momentum, "betas": betas, "weight_decay": weight_decay, "eps": 1e-8}

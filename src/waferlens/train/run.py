@@ -21,13 +21,13 @@ from safetensors.torch import save_file
 from waferlens import __version__
 from waferlens.errors import RecipeError, UsageError
 from waferlens.models import describe
-from waferlens.recipe import HoleRecipe, WaferRecipe, as_yaml, load_recipe
+from waferlens.recipe import PackageRecipe, WaferRecipe, as_yaml, load_recipe
 from waferlens.recipe.hole import Pix2Pix
 from waferlens.records import RunCard
 from waferlens.train.beginning import WEIGHTS, begin_with, fill_with
 from waferlens.train.callbacks import CpuBudget, Curves
 from waferlens.train.memory import keep_freed_memory
-from waferlens.train.setup import Metric, Setup
+from waferlens.train.setup import Metric, Setup, Trainable
 
 LAST = "last.ckpt"
 CURVES = "metrics.csv"
@@ -67,7 +67,7 @@ class Trained:
 
 
 def train(
-    recipe: HoleRecipe | WaferRecipe,
+    recipe: Trainable,
     data: Path,
     out: Path,
     *,
@@ -80,7 +80,7 @@ def train(
 
     Args:
         recipe: The recipe.
-        data: Folder with truth, as the recipe's station has it; split by structure or by wafer.
+        data: Folder with truth, as the recipe's station has it; split by structure, wafer or device.
         out: The run's folder. If it holds an interrupted run of the same recipe, that run goes on from its last epoch.
         start: A finished run whose weights it begins with, such as one on simulated data before the user's own; its
             network must be the same. None begins with fresh weights.
@@ -140,7 +140,7 @@ def train(
         raise KeyboardInterrupt
     stopped = _why(trainer, budget)
     learned = torch.load(best.best_model_path, map_location="cpu", weights_only=True)["state_dict"]
-    prefix = "network."
+    prefix = task.saved
     save_file(
         {name.removeprefix(prefix): value.contiguous() for name, value in learned.items() if name.startswith(prefix)},
         out / WEIGHTS,
@@ -156,18 +156,22 @@ def train(
     return result
 
 
-def _setup(recipe: HoleRecipe | WaferRecipe, data: Path) -> Setup:
+def _setup(recipe: Trainable, data: Path) -> Setup:
     """Data and task of the recipe's station."""
     if isinstance(recipe, WaferRecipe):
         from waferlens.train.wafer import wafer_setup  # only where spoken: the stations do not need each other
 
         return wafer_setup(recipe, data)
+    if isinstance(recipe, PackageRecipe):
+        from waferlens.train.package import package_setup
+
+        return package_setup(recipe, data)
     from waferlens.train.hole import hole_setup
 
     return hole_setup(recipe, data)
 
 
-def _trainer(recipe: HoleRecipe | WaferRecipe, out: Path, callbacks: list[Callback], quiet: bool) -> lightning.Trainer:
+def _trainer(recipe: Trainable, out: Path, callbacks: list[Callback], quiet: bool) -> lightning.Trainer:
     spec = recipe.train
     manual = isinstance(recipe.model, Pix2Pix)
     return lightning.Trainer(
@@ -204,7 +208,7 @@ def _reads_as(path: Path, resolved: str) -> bool:
         return False
 
 
-def _require_a_beginning(recipe: HoleRecipe | WaferRecipe, start: Path | None, weights: Path | None, out: Path) -> None:
+def _require_a_beginning(recipe: Trainable, start: Path | None, weights: Path | None, out: Path) -> None:
     """Refuses two beginnings, and none for what is not going to learn."""
     if start is not None and weights is not None:
         raise UsageError("--from and --weights are two beginnings; name one")
@@ -224,7 +228,11 @@ def _why(trainer: lightning.Trainer, budget: CpuBudget) -> str:
 
 
 def _card(
-    recipe: HoleRecipe | WaferRecipe, facts: dict[str, Any], result: Trained, started: str, seconds: float
+    recipe: Trainable,
+    facts: dict[str, Any],
+    result: Trained,
+    started: str,
+    seconds: float,
 ) -> RunCard:
     return RunCard(
         kind="train",

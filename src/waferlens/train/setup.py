@@ -9,6 +9,11 @@ from typing import Any, NamedTuple, Protocol
 import lightning
 from torch import nn
 
+from waferlens.recipe import HoleRecipe, PackageRecipe, WaferRecipe
+
+Trainable = HoleRecipe | WaferRecipe | PackageRecipe
+"""Recipes of networks."""
+
 
 class Metric(NamedTuple):
     """The figure by which the best epoch is chosen: the smaller, the better."""
@@ -23,6 +28,10 @@ class Task(Protocol):
     """What a run needs of a lightning module, beside being one."""
 
     network: nn.Module
+
+    @property
+    def saved(self) -> str:
+        """What the names of the weights that are kept begin with in its state."""
 
     @property
     def cpu_seconds(self) -> float:

@@ -81,6 +81,11 @@ class TimedTask(lightning.LightningModule):
         raise TypeError(f"{type(self).__name__} does not say what its network takes")
 
     @property
+    def saved(self) -> str:
+        """What the names of the weights that a run keeps begin with."""
+        return "network."
+
+    @property
     def cpu_seconds(self) -> float:
         """CPU time of this run so far, that of interrupted parts included [s]."""
         return self._cpu_before + time.process_time() - self._clock

@@ -1,0 +1,179 @@
+"""What a run of the package station is made of: images in memory, batches of them varied, a task, a figure of merit."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+import lightning
+import numpy as np
+import torch
+from torch import Tensor
+
+from waferlens.errors import InputError
+from waferlens.load.package import facts_of
+from waferlens.models import build_detector
+from waferlens.models.anchor_head import AnchorHead
+from waferlens.prepare.package_geometry import Placement, network_input, placed
+from waferlens.prepare.package_sides import refuse_leaks
+from waferlens.recipe.package import PackageRecipe
+from waferlens.train.anchors import FittedAnchors
+from waferlens.train.detection_augment import Sample, Source, plain, varied
+from waferlens.train.detection_mixing import mixed, pasted
+from waferlens.train.package_sources import anchors_for, read_sources
+from waferlens.train.package_task import DetectionTask
+from waferlens.train.setup import Metric, Setup
+
+SIDES: tuple[Literal["train"], Literal["validation"]] = ("train", "validation")
+MASK_STRIDE_PX = 4
+"""Side of a pixel of the masks [px]"""
+ERROR = Metric("map50_error", "1 - mAP50", "of 1")
+
+
+def package_setup(recipe: PackageRecipe, data: Path) -> Setup:
+    """Reads the data of a run and makes its task; the seed is the caller's.
+
+    Raises:
+        InputError: the data cannot be used.
+        UsageError: the data does not have what the recipe asks for.
+    """
+    refuse_leaks(recipe, data)
+    sides = {side: read_sources(recipe, data, side) for side in SIDES}
+    found = {side: Counter(kind for source in sources for kind in source.kinds) for side, sources in sides.items()}
+    for side in SIDES:
+        if not found[side]:
+            raise InputError(
+                data, f"none of the {len(sides[side])} images on the {side} side shows {_or(recipe.target.classes)}"
+            )
+    facts = facts_of(data)
+    facts |= {"images": sum(map(len, sides.values())), "left_out": 0}
+    facts["objects"] = {
+        kind: sum(count[number] for count in found.values()) for number, kind in enumerate(recipe.target.classes)
+    }
+    anchors = None
+    if recipe.model.kind != "package-fast" and recipe.model.anchors is None:
+        anchors = anchors_for(recipe, sides["train"])
+        facts["anchors"] = {
+            "px": anchors.anchors_px.round(2).tolist(),
+            "best_possible_recall": round(anchors.recall, 4),
+        }
+    module = _Packages(recipe, sides)
+    return Setup(
+        task=lambda: _task(recipe, module, anchors),
+        module=module,
+        counts=(len(sides["train"]), len(sides["validation"])),
+        facts=facts,
+        problems=[],
+        metric=ERROR,
+    )
+
+
+class DetectionBatches:
+    """One epoch. A resumed run meets the same batches as one that was never interrupted.
+
+    Args:
+        sources: Of one side of the split.
+        recipe: Its input and `train` sections are read.
+        epoch: Which epoch; None for validation, which is neither shuffled nor varied.
+    """
+
+    def __init__(self, sources: Sequence[Source], recipe: PackageRecipe, epoch: int | None) -> None:
+        self.sources, self.recipe, self.epoch = sources, recipe, epoch
+        self.batch = min(recipe.train.batch, len(sources))
+
+    def __len__(self) -> int:
+        """Steps; the last, smaller batch of a shuffled epoch is left out."""
+        count = len(self.sources)
+        return -(-count // self.batch) if self.epoch is None else count // self.batch
+
+    def __iter__(self) -> Iterator[dict[str, Tensor]]:
+        count = len(self.sources)
+        if self.epoch is None:
+            order = np.arange(count)
+        else:
+            order = np.random.default_rng([self.recipe.train.seed, self.epoch]).permutation(count)
+        for step in range(len(self)):
+            chosen = order[step * self.batch : (step + 1) * self.batch]
+            yield as_batch([self.sample(int(number)) for number in chosen], self.recipe.input.channels)
+
+    def sample(self, number: int) -> Sample:
+        """What the network is shown of an image: a function of seed, epoch and its number alone."""
+        source = self.sources[number]
+        if self.epoch is None:
+            return plain(source, self._placed(source))
+        spec = self.recipe.train.augment
+        rng = np.random.default_rng([self.recipe.train.seed, self.epoch, number])
+        made = self._varied(source, rng)
+        for share, join in ((spec.paste_in, pasted), (spec.mixup, mixed)):
+            if share and rng.random() < share:
+                made = join(made, self._varied(self.sources[rng.integers(len(self.sources))], rng), rng)
+        return made
+
+    def _varied(self, source: Source, rng: np.random.Generator) -> Sample:
+        spec = self.recipe.train.augment
+        missed = spec.corner_px * rng.uniform(-1, 1, (4, 2)) if spec.corner_px else 0.0
+        return varied(source, self._placed(replace(source, quad=source.quad + missed)), spec, rng)
+
+    def _placed(self, source: Source) -> Placement:
+        return placed(source.quad, self.recipe.input.height_px, self.recipe.input.width_px)
+
+
+def as_batch(samples: Sequence[Sample], channels: int) -> dict[str, Tensor]:
+    """Samples as a network and its loss take them; images have the channel fastest in memory.
+
+    Args:
+        samples: Of one size.
+        channels: Of the network.
+    """
+    if all(sample.pixels.dtype == np.uint8 for sample in samples):  # a quarter of the memory, and no rounding
+        stacked = torch.from_numpy(np.stack([sample.pixels for sample in samples]))
+        stacked = stacked.unsqueeze(-1) if stacked.ndim == 3 else stacked
+        image = stacked.permute(0, 3, 1, 2).expand(-1, channels, -1, -1)
+    else:
+        image = torch.from_numpy(np.stack([network_input(sample.pixels, channels) for sample in samples]))
+    most = max(1, *(len(sample.boxes) for sample in samples))
+    boxes = torch.zeros(len(samples), most, 4)
+    classes, present = (
+        torch.zeros(len(samples), most, dtype=torch.long),
+        torch.zeros(len(samples), most, dtype=torch.bool),
+    )
+    for row, sample in enumerate(samples):
+        count = len(sample.boxes)
+        boxes[row, :count] = torch.from_numpy(sample.boxes)
+        classes[row, :count] = torch.from_numpy(sample.kinds)
+        present[row, :count] = True
+    batch = {"image": image, "boxes": boxes, "classes": classes, "present": present}
+    if samples[0].numbers is not None:
+        half = MASK_STRIDE_PX // 2  # the middle of a coarse pixel
+        numbers = [sample.numbers[half::MASK_STRIDE_PX, half::MASK_STRIDE_PX] for sample in samples]  # type: ignore[index]
+        batch["numbers"] = torch.from_numpy(np.stack(numbers))
+    return batch
+
+
+class _Packages(lightning.LightningDataModule):
+    """Thin: images in, one `DetectionBatches` an epoch out."""
+
+    def __init__(self, recipe: PackageRecipe, sides: dict[str, list[Source]]) -> None:
+        super().__init__()
+        self.recipe, self.sides = recipe, sides
+
+    def train_dataloader(self) -> DetectionBatches:
+        return DetectionBatches(self.sides["train"], self.recipe, self.trainer.current_epoch if self.trainer else 0)
+
+    def val_dataloader(self) -> DetectionBatches:
+        return DetectionBatches(self.sides["validation"], self.recipe, None)
+
+
+def _task(recipe: PackageRecipe, module: _Packages, anchors: FittedAnchors | None) -> DetectionTask:
+    network = build_detector(recipe)
+    if anchors is not None:
+        assert isinstance(network.head, AnchorHead)
+        network.head.set_anchors(torch.from_numpy(anchors.anchors_px).float())
+    return DetectionTask(network, recipe, len(DetectionBatches(module.sides["train"], recipe, 0)))
+
+
+def _or(words: Sequence[str]) -> str:
+    return " or ".join(words)
