@@ -219,6 +219,16 @@ def test_a_set_of_yolo_as_others_lay_it_out(tmp_path: Path) -> None:
         read_yolo(empty_set(tmp_path / "e"))
 
 
+def test_only_what_is_listed_is_of_a_set(tmp_path: Path, images: Path) -> None:
+    write_yolo(tmp_path / "y", IMAGES[:1])
+    assert (tmp_path / "y" / "images.txt").read_text() == "./images/a.png\n"
+    assert read_yolo(tmp_path / "y", images) == IMAGES[:1]  # and b.png, which is there, is of another side
+    (images / "a.png").unlink()
+    (tmp_path / "y" / "labels" / "a.txt").unlink()
+    with pytest.raises(InputError, match=r"images\.txt: line 1: names a\.png, which is not in"):
+        read_yolo(tmp_path / "y", images)
+
+
 def empty_set(folder: Path) -> Path:
     folder.mkdir()
     (folder / "classes.txt").write_text("a\n")
@@ -258,6 +268,8 @@ def test_yolo_texts_are_not_mixed_up(tmp_path: Path) -> None:
         write_yolo(tmp_path, same[:1], ["a\nb"])
     write_yolo(tmp_path, [LabelledImage("../a.png", 9, 9)], ["x"])
     assert (tmp_path / "labels" / "a.txt").exists()
+    write_yolo(tmp_path / "more", [LabelledImage("images/c/d.png", 9, 9)], ["x"])
+    assert (tmp_path / "more" / "labels" / "c" / "d.txt").exists()  # labels/ stands beside images/
     with pytest.raises(InputError, match="has labels already"):
         write_yolo(tmp_path, same[:1], ["x"])
 
@@ -301,6 +313,18 @@ def studio(path: Path, *results: object, **keys: object) -> Path:
 def test_a_bad_region_of_label_studio_is_named(tmp_path: Path, told: dict, reason: str) -> None:
     with pytest.raises(FormatError, match=rf"tasks\[0\] \(id 7\), result\[1\] \(id r1\): .*{reason}"):
         read_label_studio(studio(tmp_path / "l.json", result(id="r0"), told))
+
+
+@pytest.mark.parametrize("number", ["1e999999999", "-1e999999999999", "1e99999999999999999999999", "NaN", "9" * 400])
+def test_numbers_that_are_none_are_refused(tmp_path: Path, number: str) -> None:
+    studio(tmp_path / "l.json", result())
+    write_coco(tmp_path / "c.json", IMAGES[:1])
+    for name, old, read in (("l", '"x": 10', read_label_studio), ("c", "[10.0, 20.0,", read_coco_labels)):
+        path = tmp_path / f"{name}.json"
+        assert old in path.read_text()
+        path.write_text(path.read_text().replace(old, old.replace("10.0" if name == "c" else "10", number), 1))
+        with pytest.raises(FormatError, match=r"is no number|expected \[x, y, width, height\]|no JSON"):
+            read(path)
 
 
 def test_what_label_studio_says_besides_is_told(tmp_path: Path) -> None:

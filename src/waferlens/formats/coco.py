@@ -24,7 +24,7 @@ from typing import IO, Any
 
 from waferlens.errors import FormatError, InputError
 from waferlens.formats import coco_labels
-from waferlens.formats.exact_numbers import HALF, exact, json_text, minus, plus
+from waferlens.formats.exact_numbers import HALF, exact, is_number, json_text, minus, plus
 from waferlens.formats.label_outlines import SLACK_PX
 from waferlens.records import Finding, Label
 
@@ -286,7 +286,7 @@ def _finding(entry: dict[str, Any], kind: str, image: LabelledImage, path: str |
     numbers = {}
     for key, otherwise in (("area", float(width) * float(height)), ("score", math.nan), ("contrast", math.nan)):
         value = entry.get(key)
-        if value is not None and not _is_number(value):
+        if value is not None and not is_number(value):
             raise FormatError(path, f"{where}: {_fault(entry, key)}; expected a number")
         numbers[key] = otherwise if value is None else float(value)
     side = entry.get("light_or_dark", "dark" if numbers["contrast"] < 0 else "light")
@@ -306,7 +306,7 @@ def _box(
 ) -> tuple[Decimal, Decimal, Decimal, Decimal]:
     """x, y, width and height as they stand there."""
     box = entry.get("bbox")
-    if not (isinstance(box, list) and len(box) == 4 and all(map(_is_number, box))):
+    if not (isinstance(box, list) and len(box) == 4 and all(map(is_number, box))):
         raise FormatError(path, f"{where}: {_fault(entry, 'bbox')}; expected [x, y, width, height]")
     x, y, width, height = map(Decimal, box)
     if width <= 0 or height <= 0:
@@ -320,13 +320,6 @@ def _box(
                 f"in {axis}, the image has {till}",
             )
     return x, y, width, height
-
-
-def _is_number(value: Any) -> bool:
-    # whole numbers of JSON may be longer than any float
-    if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
-        return False
-    return abs(value) <= sys.float_info.max
 
 
 def _fault(entry: dict[str, Any], key: str) -> str:

@@ -21,11 +21,9 @@ import numpy as np
 
 from waferlens.errors import InputError
 from waferlens.formats import rle
-from waferlens.formats.exact_numbers import HALF, exact, minus, plus
+from waferlens.formats.exact_numbers import HALF, exact, is_number, minus, plus
 from waferlens.formats.label_outlines import Box, Point, area_px2, check
 from waferlens.records import Label, tight
-
-_LARGEST = Decimal(2) ** 1023
 
 
 def edges(x: Decimal, y: Decimal, width: Decimal, height: Decimal) -> Box:
@@ -80,7 +78,7 @@ def label_of(told: dict[str, Any], kind: str, width_px: int | None, height_px: i
             raise ValueError(f"quad has {len(ring)} corners; expected 4")
         quad = (ring[0], ring[1], ring[2], ring[3])
     angle = told.get("angle_deg")
-    if angle is not None and not _is_number(angle):
+    if angle is not None and not is_number(angle):
         raise ValueError("angle_deg is no number")
     mask, corner = None, (0, 0)
     polygons: tuple[tuple[Point, ...], ...] = ()
@@ -134,15 +132,9 @@ def _flat(ring: tuple[Point, ...]) -> list[Decimal]:
 
 
 def _ring(told: Any, where: str) -> tuple[Point, ...]:
-    if not (isinstance(told, list) and all(map(_is_number, told))):
+    if not (isinstance(told, list) and all(map(is_number, told))):
         raise ValueError(f"{where} is not a list of numbers x, y, x, y …")
     if len(told) % 2 or len(told) < 6:
         raise ValueError(f"{where} has {len(told)} numbers; expected x and y of 3 corners or more")
     numbers = [float(minus(Decimal(number), HALF)) for number in told]
     return tuple(zip(numbers[::2], numbers[1::2], strict=True))
-
-
-def _is_number(value: Any) -> bool:
-    if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
-        return False
-    return bool(abs(value) <= _LARGEST)

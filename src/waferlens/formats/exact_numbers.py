@@ -17,6 +17,7 @@ from typing import Any
 EXACT = Context(prec=1200, traps=[])
 """Sums and products of doubles and of what others write are exact at this many digits"""
 HALF = Decimal("0.5")
+_LARGEST = Decimal(2) ** 1023
 _ROUNDINGS = [Context(prec=digits, traps=[]) for digits in (*range(1, 41), 80, 400, 1200)]
 _FIRST = 14
 """Digits at which to begin: fewer are seldom enough, and zeros at the end are cut off"""
@@ -31,6 +32,13 @@ def exact(value: float) -> Decimal:
     if not math.isfinite(value):
         raise ValueError(f"{value} is no coordinate")
     return Decimal(repr(float(value)))
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value of JSON is a number that a double can hold."""
+    if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
+        return False
+    return bool(-_LARGEST <= value <= _LARGEST)  # `abs` would round, and raises where an exponent is too large
 
 
 def plus(one: Decimal, other: Decimal) -> Decimal:

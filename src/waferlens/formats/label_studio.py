@@ -32,7 +32,18 @@ import numpy as np
 from waferlens.errors import FormatError, InputError
 from waferlens.formats import label_studio_brush as brush
 from waferlens.formats.coco import MAX_BYTES, LabelledImage
-from waferlens.formats.exact_numbers import EXACT, HALF, exact, json_text, minus, plus, quotient, shortest, times
+from waferlens.formats.exact_numbers import (
+    EXACT,
+    HALF,
+    exact,
+    is_number,
+    json_text,
+    minus,
+    plus,
+    quotient,
+    shortest,
+    times,
+)
 from waferlens.formats.label_outlines import Point, check, hull_box, mask_box, outline_box
 from waferlens.records import Label, tight
 
@@ -43,7 +54,6 @@ IGNORE = "ignore"
 _HUNDRED = Decimal(100)
 _HUNDREDTH = Decimal("0.01")
 _TURN = Decimal(360)
-_LARGEST = Decimal(2) ** 1023
 
 
 def read_label_studio(path: str | Path) -> list[LabelledImage]:
@@ -300,7 +310,7 @@ def _length(percent: Decimal, side: Decimal) -> float:
 def _ring(points: Any, width: int, height: int) -> tuple[Point, ...]:
     if not (isinstance(points, list) and all(isinstance(point, list) and len(point) == 2 for point in points)):
         raise ValueError("its points are not a list of [x, y]")
-    if not all(_is_number(number) for point in points for number in point):
+    if not all(is_number(number) for point in points for number in point):
         raise ValueError("a coordinate of its points is no number")
     w, h = Decimal(width), Decimal(height)
     return tuple((_pixel(Decimal(x), w), _pixel(Decimal(y), h)) for x, y in points)
@@ -341,15 +351,9 @@ def _image_name(data: dict[str, Any], results: list[dict[str, Any]], path: str |
 
 def _number(value: dict[str, Any], key: str) -> Decimal:
     number = value.get(key, 0 if key == "rotation" else None)
-    if not _is_number(number):
+    if not is_number(number):
         raise ValueError(f"value.{key} is no number")
     return Decimal(number)
-
-
-def _is_number(value: Any) -> bool:
-    if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
-        return False
-    return bool(abs(value) <= _LARGEST)
 
 
 def _loaded(path: str | Path) -> Any:

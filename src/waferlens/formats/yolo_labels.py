@@ -7,7 +7,7 @@
                             0 0.1 0.1 …                   eight numbers, where `oriented` says so: an oriented box
 
 Shares are measured from the upper-left corner of the image, 1 is its far edge. Every coordinate comes back to the last
-bit. An image without a text has no labels.
+bit. An image without a text has no labels; where `images.txt` lists images, as we write it, only those are of the set.
 
 What such a file cannot hold: masks, several polygons of one thing, what is to be ignored, the angle of an oriented box,
 a box that is not the one around its polygon, pages of a file.
@@ -30,8 +30,17 @@ from waferlens.formats.images import SUFFIXES
 from waferlens.formats.label_outlines import Point, check, hull_box, outline_box
 from waferlens.records import Label
 
-CLASSES_FILE, DATA_FILE, LABELS, IMAGES = "classes.txt", "data.yaml", "labels", "images"
-_NO_LABELS = ("classes.txt", "obj.names", "train.txt", "val.txt", "test.txt", "readme.txt", "requirements.txt")
+CLASSES_FILE, DATA_FILE, LIST_FILE, LABELS, IMAGES = "classes.txt", "data.yaml", "images.txt", "labels", "images"
+_NO_LABELS = (
+    "classes.txt",
+    "images.txt",
+    "obj.names",
+    "train.txt",
+    "val.txt",
+    "test.txt",
+    "readme.txt",
+    "requirements.txt",
+)
 
 
 def holds(folder: Path) -> bool:
@@ -99,6 +108,8 @@ def read_yolo(source: Path, images: Path | None = None, oriented: bool = False) 
     for key, text in texts.items():
         if key not in pictures:
             raise InputError(text, f"its image {images / key}.* is not there, and a YOLO label needs the image's size")
+    if (root / LIST_FILE).is_file():
+        pictures = _listed(root / LIST_FILE, pictures, images)
     found = []
     for key, picture in pictures.items():
         width, height = image_size(picture)
@@ -118,11 +129,12 @@ def write_yolo(
     oriented: bool = False,
     losses: list[str] | None = None,
 ) -> int:
-    """Writes `labels/`, `classes.txt` and `data.yaml`; the images themselves are not copied.
+    """Writes `labels/`, `images.txt`, `classes.txt` and `data.yaml`; the images themselves are not copied.
 
     Args:
         folder: made if it is not there.
-        images: of known size. An absolute path or an address is taken by its last part.
+        images: of known size. An absolute path or an address is taken by its last part; a leading `images/` is left
+            out, for `labels/` stands beside it.
         kinds: classes in the order of their numbers, from 0; classes that come up besides follow.
         oriented: write quads as lines of eight numbers; every label must have one.
         losses: what the format cannot hold is left out, and told here; None refuses it.
@@ -168,7 +180,12 @@ def write_yolo(
             path.write_text("".join(f"{line}\n" for line in lines), "utf-8")
         folder.mkdir(parents=True, exist_ok=True)
         (folder / CLASSES_FILE).write_text("".join(f"{kind}\n" for kind in number_of), "utf-8")
-        told = {"train": IMAGES, "names": {number: kind for kind, number in number_of.items()}}
+        listed = [
+            f"./{IMAGES}/{name.with_suffix(PurePosixPath(path.partition('?')[0]).suffix)}"
+            for name, (path, _) in texts.items()
+        ]
+        (folder / LIST_FILE).write_text("".join(f"{line}\n" for line in listed), "utf-8")
+        told = {"train": LIST_FILE, "names": {number: kind for kind, number in number_of.items()}}
         (folder / DATA_FILE).write_text(yaml.safe_dump(told, sort_keys=False, allow_unicode=True), "utf-8")
     except OSError as wrong:
         raise InputError(folder, f"cannot be written: {wrong.strerror or wrong}") from wrong
@@ -264,7 +281,7 @@ def _label(words: list[str], kinds: list[str], width: int, height: int, oriented
         shares = [Decimal(word) for word in words[1:]]
     except InvalidOperation:
         raise ValueError("a number cannot be read") from None
-    if not all(share.is_finite() and abs(share) < 1000 for share in shares):
+    if not all(share.is_finite() and -1000 < share < 1000 for share in shares):
         raise ValueError("a number is no share of a side")
     w, h = Decimal(width), Decimal(height)
     if len(shares) == 4:
@@ -289,6 +306,18 @@ def _label(words: list[str], kinds: list[str], width: int, height: int, oriented
         raise ValueError("no oriented box: 8 numbers are expected behind the class")
     check(label, width, height)
     return label
+
+
+def _listed(path: Path, pictures: dict[str, Path], images: Path) -> dict[str, Path]:
+    """The pictures that a list names; each must be there."""
+    kept = {}
+    for number, line in enumerate(_text(path).split("\n"), 1):
+        if name := line.strip().removeprefix("./").removeprefix(f"{IMAGES}/"):
+            key = PurePosixPath(name).with_suffix("").as_posix()
+            if key not in pictures:
+                raise InputError(path, f"line {number}: names {name}, which is not in {images}")
+            kept[key] = pictures[key]
+    return kept
 
 
 def _names(path: Path) -> list[str]:
@@ -331,6 +360,8 @@ def _text_name(path: str) -> PurePosixPath:
     place = PurePosixPath(path.partition("?")[0])
     if "://" in path or place.is_absolute() or ".." in place.parts:
         place = PurePosixPath(place.name)
+    if place.parts[:1] == (IMAGES,) and len(place.parts) > 1:
+        place = PurePosixPath(*place.parts[1:])
     if not place.name:
         raise InputError(path, "has no file name that a text of labels could be called by")
     return place.with_suffix(".txt")
