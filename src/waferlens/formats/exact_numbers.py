@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Callable, Sequence
 from decimal import Context, Decimal
 from typing import Any
@@ -17,7 +18,7 @@ from typing import Any
 EXACT = Context(prec=1200, traps=[])
 """Sums and products of doubles and of what others write are exact at this many digits"""
 HALF = Decimal("0.5")
-_LARGEST = Decimal(2) ** 1023
+_LARGEST = Decimal(sys.float_info.max)
 _ROUNDINGS = [Context(prec=digits, traps=[]) for digits in (*range(1, 41), 80, 400, 1200)]
 _FIRST = 14
 """Digits at which to begin: fewer are seldom enough, and zeros at the end are cut off"""
@@ -38,6 +39,8 @@ def is_number(value: Any) -> bool:
     """Whether a value of JSON is a number that a double can hold."""
     if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
         return False
+    if isinstance(value, float):  # NaN cannot be compared with decimals
+        return math.isfinite(value)
     return bool(-_LARGEST <= value <= _LARGEST)  # `abs` would round, and raises where an exponent is too large
 
 
