@@ -1,4 +1,4 @@
-"""`waferlens measure`: level and measure height maps of instruments."""
+"""`waferlens measure`: level and measure height maps of instruments; the angle of a die in its package."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from waferlens.cli.measure_die_angle import DieAngleOptions, run_die_angle
 from waferlens.cli.measure_flatness import FlatnessOptions, run_flatness
 from waferlens.cli.output import emit_json, make_folder, progress, say
 from waferlens.errors import InputError, MissingExtraError, UsageError
@@ -33,6 +34,14 @@ class Held(StrEnum):
 
     free = "free"
     vacuum = "vacuum"
+
+
+class AngleDatum(StrEnum):
+    """What a die's angle is told against."""
+
+    package = "package"
+    cavity = "cavity"
+    leads = "leads"
 
 
 class Form(StrEnum):
@@ -114,17 +123,45 @@ def measure(
         Path | None, typer.Option(help="With --product: image of the same grid, which refines the edges of the dies.")
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="With --flatness: tables, JSON and a picture of each file.")
+        Path | None,
+        typer.Option(metavar="DIR", help="With --flatness or --die-angle: a picture of each file, and its numbers."),
+    ] = None,
+    die_angle: Annotated[
+        bool, typer.Option("--die-angle", help="Files are images of IC packages: measure how the die is turned.")
+    ] = False,
+    datum: Annotated[
+        AngleDatum | None, typer.Option(help="With --die-angle: what the angle is told against (package).")
+    ] = None,
+    pixel_um: Annotated[float | None, typer.Option(help="With --die-angle: size of a pixel [um]")] = None,
+    limit_deg: Annotated[
+        float | None, typer.Option(help="With --die-angle: greatest angle of a good die (0.5) [deg]")
+    ] = None,
+    pin_1: Annotated[
+        str | None,
+        typer.Option(
+            "--pin-1",
+            metavar="X0,Y0,X1,Y1[,dark]",
+            help="With --die-angle: a place on the die, in shares of it, brighter (or dark) than the one opposite.",
+        ),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print a machine-readable result on standard output.")] = False,
 ) -> None:
     """Level and measure height maps: valid fraction, tilt, range, rms, Sa, Sq, Sp, Sv, Sz, Ssk, Sku.
+
+    With --die-angle: the angle of a die in its package from an image, with its 90 % interval and the verdict.
 
     With --flatness: range and deviation from planes over the map and in each site, bow and warp, steps of dies.
 
     A file that is no height map is named with the reason; the others are measured all the same, and the exit status
     is 1.
     """
+    turned = DieAngleOptions(None if datum is None else datum.value, pixel_um, limit_deg, pin_1, out)
+    if die_angle:
+        if flatness:
+            raise UsageError("--die-angle is of images, --flatness of height maps: ask for one of them")
+        raise typer.Exit(run_die_angle(files, turned, free_name=_free_name, json=json))
+    if turned.given():
+        raise UsageError(f"{', '.join(turned.given())}: only with --die-angle")
     wanted = FlatnessOptions(
         site, site_offset, partial_sites, edge_exclusion, wafer_mm, wafer_centre_mm,
         None if chuck is None else chuck.value, thickness_map, least_known, product, image, out,

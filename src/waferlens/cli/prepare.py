@@ -1,16 +1,32 @@
-"""`waferlens prepare`: how a set is split, what the network will see of an image, and streams laid on images."""
+"""`waferlens prepare`: how a set is split, what a network sees of an image, packages cut out, streams on images."""
 
 from __future__ import annotations
 
 from collections import Counter
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from waferlens.cli.output import as_json, emit_json, make_folder, say
+from waferlens.cli.output import as_json, emit_json, make_folder, progress, say
 
 app = typer.Typer(no_args_is_help=True)
+
+
+class RoiMethod(StrEnum):
+    """How a package is found."""
+
+    opencv = "opencv"
+    edges = "edges"
+
+
+class Light(StrEnum):
+    """The light an image was taken in."""
+
+    bf = "bf"
+    dfw = "dfw"
+    dfb = "dfb"
 
 
 @app.callback()
@@ -116,6 +132,63 @@ def raw(
             print(f"{entry['image']}: {entry['height_px']} x {entry['width_px']} px")
     if refused:
         raise typer.Exit(1)
+
+
+@app.command()
+def roi(
+    images: Annotated[list[str], typer.Argument(help="Images of packages, folders or patterns.")],
+    out: Annotated[Path, typer.Option(help="Folder for the upright crops and roi.json.")],
+    method: Annotated[RoiMethod, typer.Option(help="How the package is found.")] = RoiMethod.edges,
+    light: Annotated[
+        Light | None, typer.Option(help="Light of all images; by default each is sorted by its colours.")
+    ] = None,
+    size: Annotated[str, typer.Option(metavar="WxH", help="Size of the crops [px]")] = "581x1090",
+    json: Annotated[bool, typer.Option("--json", help="Print a machine-readable result.")] = False,
+) -> None:
+    """Cut IC packages out of images and turn them upright. Exit status 1 if an image was quarantined."""
+    from json import dumps
+
+    from waferlens.formats.height_parts import write_whole
+    from waferlens.prepare.roi import expand, prepare_rois
+
+    size_px = _size(size)
+    files = expand(images)
+    make_folder(out)
+    with progress(len(files), "roi", quiet=json or len(files) < 2) as advance:
+        done = prepare_rois(
+            files, out, method.value, light=None if light is None else light.value, size_px=size_px, advance=advance
+        )
+    bad = [{"file": str(one.file), "reason": one.reason} for one in done if one.reason]
+    result = {"method": method.value, "images": [one.as_json() for one in done], "quarantined": bad}
+    write_whole(out / "roi.json", lambda beside: beside.write_text(dumps(as_json(result), indent=2) + "\n"))
+    if json:
+        emit_json(result)
+    else:
+        for one in done:
+            if one.reason:
+                say(f"{one.file}: quarantined: {one.reason}")
+            elif one.roi is not None:
+                turn = "" if one.roi.angle_deg is None else f", turned by {one.roi.angle_deg:.3f} deg"
+                print(f"{one.crop}: score {one.roi.score:.2f}{turn}")
+    if bad:
+        raise typer.Exit(1)
+
+
+def _size(text: str) -> tuple[int, int]:
+    """Width and height from `WxH`.
+
+    Raises:
+        UsageError: it is not of that form.
+    """
+    from waferlens.errors import UsageError
+
+    try:
+        width, height = (int(part) for part in text.lower().replace("×", "x").split("x"))
+    except ValueError:
+        raise UsageError(f"--size {text}: write width x height in pixels, as 581x1090") from None
+    if not (16 <= width <= 8192 and 16 <= height <= 8192):
+        raise UsageError(f"--size {text}: both sides must be 16 to 8192 px")
+    return width, height
 
 
 @app.command()
