@@ -204,6 +204,7 @@ def package(
         int | None,
         typer.Option(min=0, max=MOST_SEED, help="Seed; of a real domain it is the evaluation seed. 1 if not set."),
     ] = None,
+    preset: Annotated[str | None, typer.Option(help="A frozen evaluation set: eval-v1.")] = None,
     twins: Annotated[
         bool, typer.Option("--twins", help="Also write a good twin of each defective device: the same but for it.")
     ] = False,
@@ -211,12 +212,21 @@ def package(
     json: Annotated[bool, typer.Option("--json", help="Print a machine-readable result.")] = False,
 ) -> None:
     """IC packages under a microscope in brightfield and two darkfields, with cracked and turned dies."""
-    from waferlens.simulate.package.dataset import package_world, write_devices
+    from waferlens.simulate.package.dataset import defective_devices, package_world, write_devices
+    from waferlens.simulate.package.presets import PRESETS, write_preset
 
     started = time.perf_counter()
-    world, seed, devices = package_world(domain), 1 if seed is None else seed, 60 if devices is None else devices
-    with progress(devices, "devices", quiet=json) as advance:
-        written = write_devices(out, world, devices, seed, workers, advance, twins=twins)
+    if preset is not None:
+        if domain != "sim" or seed is not None or twins:
+            raise UsageError("--preset fixes domain and seed; leave --domain, --seed and --twins out")
+        full = PRESETS[preset].devices if preset in PRESETS else 0
+        with progress(devices or full, "devices", quiet=json) as advance:
+            written = write_preset(out, preset, workers, advance, devices)
+    else:
+        world, seed, devices = package_world(domain), 1 if seed is None else seed, 60 if devices is None else devices
+        total = devices + (len(defective_devices(world, seed, devices)) if twins else 0)
+        with progress(total, "devices", quiet=json) as advance:
+            written = write_devices(out, world, devices, seed, workers, advance, twins=twins)
     seconds = time.perf_counter() - started
     if json:
         emit_json({**as_json(written), "seconds": round(seconds, 3)})
@@ -228,10 +238,8 @@ def package(
 @app.command()
 def audit(
     domain: Annotated[str, typer.Option(help="Domain of the station, or a YAML file.")] = "sim",
-    station: Annotated[Literal["hole", "wafer"], typer.Option(help="Whose simulator.")] = "hole",
-    structures: Annotated[
-        int, typer.Option(min=8, help="Structures or sites to draw; of the wafer station, wafers.")
-    ] = 200,
+    station: Annotated[Literal["hole", "wafer", "package"], typer.Option(help="Whose simulator.")] = "hole",
+    structures: Annotated[int, typer.Option(min=8, help="Structures or sites to draw; wafers; devices.")] = 200,
     seed: Annotated[int, typer.Option(min=0, max=MOST_SEED, help="Seed.")] = 1,
     physics: Annotated[bool, typer.Option(help="Also run the validation tests of the physics.")] = True,
     json: Annotated[bool, typer.Option("--json", help="Print a machine-readable result.")] = False,
@@ -242,6 +250,11 @@ def audit(
         from waferlens.simulate.wafer.validation import run_validation as run_wafer_validation
 
         checks = [*(run_wafer_validation(seed) if physics else []), *run_wafer_audit(domain, structures, seed)]
+    elif station == "package":
+        from waferlens.simulate.package.audit import run_audit as run_package_audit
+        from waferlens.simulate.package.validation import run_validation as run_package_validation
+
+        checks = [*(run_package_validation(seed) if physics else []), *run_package_audit(domain, structures, seed)]
     else:
         from waferlens.simulate.hole.audit import run_audit
         from waferlens.simulate.hole.validation import run_validation

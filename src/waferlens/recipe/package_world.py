@@ -132,17 +132,17 @@ class Body(Section):
 class CrackSpec(Section):
     """Cracks, chips and scratches of the die."""
 
-    kinds: tuple[NotNegative, NotNegative, NotNegative] = (0.64, 0.28, 0.08)
+    kinds: tuple[NotNegative, NotNegative, NotNegative] = (0.66, 0.28, 0.06)
     """How often a defect is a crack, a chip, a scratch."""
     more: NotNegative = 0.23
     """Mean number of further defects on a die that has one."""
-    length_px: Positive = 17.0
+    length_px: Positive = 22.0
     """Median length of cracks [px]"""
-    length_spread: NotNegative = 1.4
+    length_spread: NotNegative = 1.15
     """Standard deviation of its logarithm."""
-    length_range_px: Range = (10.0, 420.0)
+    length_range_px: Range = (14.0, 420.0)
     """Shortest and longest crack [px]"""
-    half_width_px: Range = (0.5, 1.5)
+    half_width_px: Range = (0.6, 1.8)
     """At its start [px]"""
     branches: NotNegative = 0.010
     """Mean number a pixel of length."""

@@ -86,13 +86,13 @@ def acquire(
     electrons *= np.float32(1.0) - np.float32(2.0 * camera.shading) * (x * x + y * y)
     electrons *= (camera.full_well_e * np.array(camera.gains, np.float32))[:, np.newaxis, np.newaxis]
     if camera.bayer:
-        return _compressed(cv2.cvtColor(_quantised(_noisy(_mosaic(electrons), camera, noise), camera),
+        return _compressed(cv2.cvtColor(_quantised(noisy(_mosaic(electrons), camera, noise), camera),
                                         cv2.COLOR_BayerBG2RGB), camera, linear=True)  # fmt: skip
-    counts = _quantised(_noisy(electrons, camera, noise), camera)
+    counts = _quantised(noisy(electrons, camera, noise), camera)
     return _compressed(cv2.merge([_GREY[one] for one in counts]), camera, linear=False)
 
 
-def _noisy(electrons: np.ndarray, camera: Camera, noise: np.random.Generator | None) -> np.ndarray:
+def noisy(electrons: np.ndarray, camera: Camera, noise: np.random.Generator | None) -> np.ndarray:
     """Shot and read noise from one normal draw a pixel, so that a pixel's draw does not depend on its light.
 
     The square of a shifted normal has the mean of a Poisson count exactly, its variance but for 1/4, and its skew.

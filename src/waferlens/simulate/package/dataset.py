@@ -85,6 +85,12 @@ def device_numbers(world: PackageWorld, seed: int, count: int) -> list[int]:
     return [int(number) for number in stream(seed, world.name, Stream.ORDER, count).permutation(count)]
 
 
+def defective_devices(world: PackageWorld, seed: int, count: int) -> list[int]:
+    """Which devices of a seed are to have a defect, by the number they are drawn from."""
+    scenes = (draw_scene(world, seed, number) for number in range(count))
+    return [scene.number for scene in scenes if scene.rotated or scene.cracked]
+
+
 def write_devices(
     out: Path,
     world: PackageWorld,
@@ -115,7 +121,7 @@ def write_devices(
     names = device_numbers(world, seed, devices)
     tasks = [(str(out), world, seed, number, names[number], None) for number in range(devices)]
     if twins:
-        defective = [number for number in range(devices) if _is_defective(world, seed, number)]
+        defective = defective_devices(world, seed, devices)
         for place, number in enumerate(sorted(defective, key=lambda one: names[one])):
             tasks.append((str(out), world, seed, number, names[number], devices + place))  # type: ignore[arg-type]
     if len(tasks) > MOST_DEVICES:
@@ -192,11 +198,6 @@ def regenerated(root: Path, seed: int, keep: Callable[[int], bool] = lambda numb
             if not np.array_equal(package_set.read_picture(path), made.images[light]):
                 raise InputError(path, "is not what its seed draws: it was changed, or another NumPy or OpenCV drew it")
         yield replace(made, truth=replace(made.truth, number=names[number], images=paths))
-
-
-def _is_defective(world: PackageWorld, seed: int, number: int) -> bool:
-    scene = draw_scene(world, seed, number)
-    return scene.rotated or scene.cracked
 
 
 def _each(do: Callable[[Any], Any], tasks: Sequence[Any], workers: int) -> Iterator[Any]:

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float32, UInt8
 from waferlens.formats.package_set import BODY_BIT, DIE_BIT, Defect, Device
 from waferlens.recipe.package_world import PackageWorld
 from waferlens.simulate.package.camera import GAMMA, Camera, acquire, draw_camera, spread
-from waferlens.simulate.package.die import paint_die, paint_epoxy
+from waferlens.simulate.package.die import DIE_CORNER_PX, paint_die, paint_epoxy
 from waferlens.simulate.package.frame import Window, box_of, rounded_distance
 from waferlens.simulate.package.light import LIGHTS, lit, slopes
 from waferlens.simulate.package.maps import Maps
@@ -99,13 +99,9 @@ def draw_surface(scene: Scene, strength: float = 1.0) -> Surface:
     owner[claimed > 0] = first + len(marks) + 1
     seen = _claim_dirt(dirt, owner, first + len(marks) + len(lamp))
     maps = paint_surroundings(scene)
-    die = np.zeros(shape, bool)
     if not scene.missing:
         paint_epoxy(scene, maps)
         paint_die(scene, maps, shift=total_shift(scene, marks))
-        half = scene.product.half_u, scene.product.half_v
-        window = scene.die.window(-half[0], -half[1], *half)
-        die[window] = rounded_distance(*scene.die.coordinates(window), *half, 2.5) <= 0
     plain = maps.copy() if marks or lamp else maps
     for mark in [*marks, *lamp]:
         mark.lay(maps)
@@ -114,9 +110,19 @@ def draw_surface(scene: Scene, strength: float = 1.0) -> Surface:
             piece.lay(one)
         for mark in seen:
             mark.lay(one)
-    u, v = scene.ic.coordinates(lens.whole)
-    body = rounded_distance(u, v, scene.half_u, scene.half_v, CORNER_PX) <= 0
-    return Surface(maps, plain, [*marks, *lamp, *seen], owner, body, die)
+    return Surface(maps, plain, [*marks, *lamp, *seen], owner, *outlines(scene))
+
+
+def outlines(scene: Scene) -> tuple[Bool[np.ndarray, "h w"], Bool[np.ndarray, "h w"]]:
+    """Masks of the body, without the roughness of its border, and of the die, its chips included."""
+    lens = scene.ic.lens
+    body = rounded_distance(*scene.ic.coordinates(lens.whole), scene.half_u, scene.half_v, CORNER_PX) <= 0
+    die = np.zeros_like(body)
+    if not scene.missing:
+        half = scene.product.half_u, scene.product.half_v
+        window = scene.die.window(-half[0], -half[1], *half)
+        die[window] = rounded_distance(*scene.die.coordinates(window), *half, DIE_CORNER_PX) <= 0
+    return body, die
 
 
 def _hidden(shape: tuple[int, int], wires: list[Piece], dirt: list[Mark]) -> Bool[np.ndarray, "h w"]:
