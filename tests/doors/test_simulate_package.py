@@ -14,7 +14,7 @@ import pytest
 from waferlens.cli.main import main
 from waferlens.errors import FormatError, InputError, UsageError
 from waferlens.formats import package_set
-from waferlens.formats.coco import read_coco
+from waferlens.formats.coco import read_coco_labels
 from waferlens.simulate.package import presets
 from waferlens.simulate.package.dataset import defective_devices, device_numbers, package_world, regenerated
 
@@ -123,13 +123,19 @@ def test_twins_are_good_and_alike(sim: Path) -> None:
 
 
 def test_labels_are_the_defects(sim: Path) -> None:
-    images = {image.path: image for image in read_coco(sim / "labels.json")}
+    images = {image.path: image for image in read_coco_labels(sim / "labels.json")}
+    counted = 0
     for number in package_set.devices(sim):
-        told = [one for one in package_set.read_device(sim, number).defects if not one.ignore]
+        told = package_set.read_device(sim, number).defects
         image = images[f"images/{number:06d}-bf.png"]
         assert (image.width_px, image.height_px) == (785, 1295)
-        found = [one for one in image.findings if one.kind in ("crack", "rotate")]
-        assert [(one.kind, one.box) for one in found] == [(one.label, one.box) for one in told]
+        wanted = [("crack" if one.ignore else one.label, one.box, one.ignore) for one in told]
+        assert [(one.kind, one.box, one.ignore) for one in image.labels] == wanted
+        for label, defect in zip(image.labels, told, strict=True):
+            assert label.mask is not None
+            assert label.mask.sum() == defect.visible_px
+            counted += 1
+    assert counted >= 6
 
 
 def test_names_carry_no_information() -> None:

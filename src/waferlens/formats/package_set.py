@@ -3,7 +3,8 @@
 manifest.json               ours: what the folder was made from
 SHA256SUMS                  the sum of every file, as `sha256sum -c` reads it
 devices.csv                 one row a device: its verdict, as an audit of rejects would know it
-labels.json                 COCO: boxes of the defects on the brightfield images; only where truth is told
+labels.json                 COCO: boxes and masks of the defects on the brightfield images, what is to be ignored
+                            as a crowd of cracks; only where truth is told
 images/000123-bf.png        brightfield; -dfw darkfield white, -dfb darkfield blue; 8-bit RGB
 truth/000123.json           corners, angles, defects; only where truth is told
 truth/000123-parts.png      uint8: bit 0 the package's body, bit 1 the die

@@ -28,7 +28,7 @@ from waferlens.formats.package_set import Device
 from waferlens.recipe import read_model
 from waferlens.recipe.package_world import PackageWorld
 from waferlens.recipe.reading import shipped_names
-from waferlens.records import Finding
+from waferlens.records import Label, tight
 from waferlens.simulate.package.device import SimulatedDevice, draw_device, twin_device
 from waferlens.simulate.package.scene import CLASSES, draw_scene
 from waferlens.simulate.streams import Stream, stream
@@ -132,10 +132,12 @@ def write_devices(
         (out / "truth").mkdir()
     sums: list[tuple[str, str]] = []
     known: list[Device] = []
+    labels: dict[int, list[Label]] = {}
     digest = hashlib.sha256()
-    for task_sums, truth, task_digest in _each(_write_device, tasks, workers):
+    for task_sums, truth, found, task_digest in _each(_write_device, tasks, workers):
         sums += task_sums
         known.append(truth)
+        labels[truth.number] = found
         digest.update(task_digest)
         if advance is not None:
             advance(1)
@@ -143,7 +145,7 @@ def write_devices(
     package_set.write_verdicts(out, ((device.number, device.verdict) for device in known))
     extra = [package_set.DEVICES_FILE]
     if not world.hidden_truth:
-        _write_labels(out, world, known)
+        _write_labels(out, world, labels)
         extra.append(package_set.LABELS_FILE)
     sums += [(name, hashlib.sha256((out / name).read_bytes()).hexdigest()) for name in extra]
     listing = "".join(f"{told}  {path}\n" for path, told in sorted(sums))
@@ -212,7 +214,7 @@ def _each(do: Callable[[Any], Any], tasks: Sequence[Any], workers: int) -> Itera
 
 def _write_device(
     task: tuple[str, PackageWorld, int, int, int, int | None],
-) -> tuple[list[tuple[str, str]], Device, bytes]:
+) -> tuple[list[tuple[str, str]], Device, list[Label], bytes]:
     folder, world, seed, number, name, twin_name = task
     root = Path(folder)
     if twin_name is None:
@@ -236,7 +238,7 @@ def _write_device(
         package_set.write_truth(own[2], truth)
         paths += own
     sums = [(path.relative_to(root).as_posix(), hashlib.sha256(path.read_bytes()).hexdigest()) for path in paths]
-    return sums, truth, digest.digest()
+    return sums, truth, [] if world.hidden_truth else _labels(made), digest.digest()
 
 
 def _write_png(path: Path, pixels: np.ndarray) -> None:
@@ -247,29 +249,27 @@ def _write_png(path: Path, pixels: np.ndarray) -> None:
     path.write_bytes(data.tobytes())
 
 
-def _write_labels(out: Path, world: PackageWorld, known: list[Device]) -> None:
-    """Boxes of the defects on the brightfield images; what is to be ignored stands in the truth alone."""
+def _labels(made: SimulatedDevice) -> list[Label]:
+    """The defects with their masks; what is no defect but looks like a crack is one that is to be ignored."""
+    labels = []
+    for place, one in enumerate(made.truth.defects, 1):
+        pixels = (made.parts & package_set.DIE_BIT) > 0 if one.kind == "rotate" else made.defects == place
+        mask, corner = tight(pixels)
+        kind = "crack" if one.ignore else one.label
+        labels.append(Label(kind, one.box, mask=mask, mask_corner=corner, ignore=one.ignore))
+    return labels
+
+
+def _write_labels(out: Path, world: PackageWorld, labels: dict[int, list[Label]]) -> None:
+    """Boxes and masks on the brightfield images."""
     images = (
         LabelledImage(
-            package_set.image_path(Path(), device.number, "bf").as_posix(),
+            package_set.image_path(Path(), number, "bf").as_posix(),
             world.frame.width_px,
             world.frame.height_px,
-            [
-                Finding(
-                    one.label,
-                    one.box,
-                    float("nan"),
-                    float(one.visible_px),
-                    float("nan") if one.contrast is None else -one.contrast,
-                    "dark",
-                    True,
-                    "" if one.kind == one.label else one.kind,
-                )
-                for one in device.defects
-                if not one.ignore
-            ],
+            labels=labels[number],
         )
-        for device in known
+        for number in sorted(labels)
     )
     write_coco(out / package_set.LABELS_FILE, images, CLASSES, {"pixel_um": world.frame.pixel_um})
 
