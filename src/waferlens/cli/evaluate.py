@@ -65,6 +65,9 @@ def evaluate(
         return
     if inputs is not None:
         raise UsageError(f"--inputs means nothing to {opened.name}, a bundle of station {opened.recipe['station']}")
+    if opened.recipe.get("station") == "package":
+        _package(opened, data, split, out, json)
+        return
     from waferlens.bundle.session import Session
     from waferlens.evaluate.hole import evaluate_pairs
     from waferlens.evaluate.sites import evaluate_sites, regenerated
@@ -176,6 +179,25 @@ def _views(opened: Bundle, data: Path, split: str, out: Path | None, json: bool)
     with progress(len(listed), "views", quiet=json) as advance:
         result = {"bundle": opened.name, "data": data.name, "split": split} | evaluate_views(session, listed, advance)
     _told(result, view_lines(result), out, json)
+
+
+def _package(opened: Bundle, data: Path, split: str, out: Path | None, json: bool) -> None:
+    from waferlens.bundle.package import PackageSession
+    from waferlens.evaluate.detections_text import detection_lines, write_detections
+    from waferlens.evaluate.package import evaluate_package, package_lines, read_judged
+    from waferlens.prepare.splits import split_of
+
+    def keep(group: str) -> bool:
+        return split in ("all", split_of(group))
+
+    session = PackageSession(opened, threads=2)
+    judged = read_judged(data, session, keep)
+    with progress(len(judged.pictures), "images", quiet=json) as advance:
+        told = evaluate_package(session, opened, judged.pictures, judged.device, advance)
+    result = {"bundle": opened.name, "data": data.name, "split": split} | told
+    if out is not None:
+        write_detections(out, result)
+    _told(result, [*detection_lines(result), *package_lines(result)], out, json)
 
 
 def _told(result: dict[str, Any], lines: list[str], out: Path | None, json: bool) -> None:

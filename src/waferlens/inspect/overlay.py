@@ -34,6 +34,15 @@ def write_overlay(path: Path, image: Image, found: Found) -> None:
         x0, y0, x1, y1 = ((edge + 0.5) * times for edge in finding.box)
         corners = (round(x0) - 2 * width, round(y0) - 2 * width), (round(x1) + width, round(y1) + width)
         cv2.rectangle(shown, *corners, CRITICAL if finding.critical else TOLERABLE, width)
+    write_picture(path, shown)
+
+
+def write_picture(path: Path, shown: np.ndarray) -> None:
+    """Writes a picture in blue, green, red as PNG, at once or not at all.
+
+    Raises:
+        InputError: it cannot be written.
+    """
     written, data = cv2.imencode(".png", shown)
     if not written:
         raise InputError(path, "the overlay cannot be encoded")

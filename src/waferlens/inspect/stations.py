@@ -25,6 +25,7 @@ OPTIONS = {
         "clearance_um",
         "height_format",
     ),
+    "package": ("pitch_um",),
 }
 """What may be asked of each station."""
 _SPOKEN = {"limits": "limit", "tracks": "track"}  # as the command line calls it
@@ -90,6 +91,10 @@ def work_of(bundle: Bundle, out: Path, maps: bool, options: Mapping[str, Any]) -
         from waferlens.inspect.golden import golden_work
 
         return golden_work(bundle, out, overlays=maps, **options)
+    if station == "package":
+        from waferlens.inspect.package import package_work
+
+        return package_work(bundle, out, overlays=maps, **options)
     if station == "wafer":
         from waferlens.inspect.wafer import wafer_work
 

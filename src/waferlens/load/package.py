@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, Float64
 
-from waferlens.errors import InputError, UsageError
+from waferlens.errors import FormatError, InputError, UsageError
 from waferlens.formats import deeppcb, images, package_set
 from waferlens.formats.label_outlines import mask_box
 from waferlens.load.labels import read_label_set
@@ -65,6 +65,8 @@ def read_pixels(path: Path) -> tuple[np.ndarray, float]:
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
         if pixels is not None and pixels.dtype == np.uint8 and pixels.shape[2:] == (3,):
             return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB), 255.0
+        if pixels is not None and pixels.dtype != np.uint8 and pixels.ndim == 3:
+            raise FormatError(path, f"has colours of {pixels.dtype}; colour images are read in 8 bits a colour")
     grey = images.decode(data, str(path))
     return grey.pixels, grey.full_scale
 

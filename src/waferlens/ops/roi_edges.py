@@ -25,7 +25,7 @@ from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
-from jaxtyping import Bool, Float, Float32, UInt8
+from jaxtyping import Bool, Float, Float32, Int, UInt8
 
 from waferlens.ops.border_lines import Profile
 from waferlens.ops.illumination import sort_light
@@ -45,9 +45,11 @@ _BODY_LEVEL = 0.75  # between the darkest (0) and the board (1): below it is wha
 _SECOND = 0.35  # of the largest body's area: then there are two chips
 _LEAST_CONTRAST = 4.0  # of board and body over the noise of the small image
 _LEAST_FILL = 0.80  # of its rectangle that a body fills
+_LEAST_CUT = 0.03  # of a body's diagonal that lies along an edge of the image: then the edge cuts it
 _LEAST_LEAN = 0.04  # of the height: how far the openings must lie from the middle to tell the top
-_MOST_STEEP = 45.0  # of a slope in brightfield: 100 px of height over an objective that accepts slopes of 2.2
+_STEEP = (8.0, 45.0)  # of a slope in brightfield: 18 to 100 px of height over an objective that accepts slopes of 2.2
 _PLAINER = 1.1  # how much less than a plain border a sloping one has to leave unexplained
+_UNEXPLAINED = 0.01  # of a profile's height, that no model of a border explains
 _LENS_PX, _ROUGH = 1.1, 0.08  # what smooths a border's mean profile: the lens [px], and its roughness as a share of w
 _LEAST_USED = 0.5  # share of the borders that has to fit
 
@@ -217,9 +219,26 @@ def coarse_quad(
     if second:
         told = ", ".join(f"{one * scale**2:,.0f}" for one in (area, *second))
         return quad, fill, f"{1 + len(second)} chips: bodies of {told} px²; show one"
+    cut = touched_sides(contours[place][:, 0], body.shape)
+    if cut:
+        return quad, fill, f"the chip is cut by the {' and '.join(cut)} edge of the image"
     if fill < _LEAST_FILL:
         return quad, fill, f"what looks like a chip fills {100 * fill:.0f} % of its rectangle; a package fills it"
     return quad, fill, ""
+
+
+def touched_sides(contour: Int[np.ndarray, "n 2"], shape: tuple[int, ...]) -> list[str]:
+    """Which edges of the image a body runs along: there it goes on outside, and its border is not in the picture.
+
+    Args:
+        contour: Of the body, x and y.
+        shape: Rows and columns of its mask.
+    """
+    h, w = shape
+    x, y = contour[:, 0], contour[:, 1]
+    sides = {"left": (x == 0, y), "right": (x == w - 1, y), "upper": (y == 0, x), "lower": (y == h - 1, x)}
+    least = _LEAST_CUT * float(np.hypot(*np.ptp(contour, axis=0)))
+    return [name for name, (on, along) in sides.items() if len(np.unique(along[on])) > least]
 
 
 def stand_up(
@@ -270,7 +289,7 @@ def border_place(
     if is_bright:
         # a slope is dark, so its middle lies within the place that is half as bright as the board
         half = np.array([_half_way(one) for one in profiles])
-        starts = ((0.0, 0.5), (3.0, 15.0), (8.0, 15.0))
+        starts = ((0.0, 0.3), (3.0, 18.0), (8.0, 18.0))
         tried = [_slope_fit(profiles, half - inwards, half + 1.0, steep, is_bright) for inwards, steep in starts]
     else:
         count = len(profiles)
@@ -279,7 +298,7 @@ def border_place(
         ]
     # the first is the plainest; another has to explain more, and within what slopes there are
     plain, *others = tried
-    others = [one for one in others if one[1][1] < math.log(0.95 * _MOST_STEEP)]
+    others = [one for one in others if one[1][1] < math.log(0.95 * _STEEP[1])]
     _, best = min([plain, *((square * _PLAINER, told) for square, told in others)], key=lambda one: one[0])
     outwards = np.full(4, float(best[2:].mean()))
     outwards[seen] = best[2:]
@@ -292,8 +311,10 @@ def _slope_fit(
     """Width and steepness of all slopes, the place of each, by damped Gauss-Newton steps; levels are eliminated."""
     sides = len(profiles)
     told = np.concatenate([[math.log(12.0), math.log(steep)], start])
-    low = np.concatenate([[math.log(2.0), math.log(0.3)], np.full(sides, -24.0)])
-    high = np.concatenate([[math.log(60.0), math.log(_MOST_STEEP)], most_place])
+    # a border is plain, or a slope as high as bodies are
+    steeps = (steep, steep) if steep < _STEEP[0] else _STEEP
+    low = np.concatenate([[math.log(2.0), math.log(steeps[0])], np.full(sides, -24.0)])
+    high = np.concatenate([[math.log(60.0), math.log(steeps[1])], most_place])
     most = np.concatenate([[0.5, 0.6], np.full(sides, 3.0)])
     step = np.array([0.01, 0.02, 0.05])
     left = [_left_over(one, told[0], told[1], told[2 + number], is_bright) for number, one in enumerate(profiles)]
@@ -349,7 +370,11 @@ def _left_over(profile: Profile, log_width: float, log_steep: float, place: floa
     else:
         shapes = (1.0 - cover, steep)
     columns = np.column_stack([*(np.convolve(one, kernel, "valid") for one in shapes), np.ones_like(away)])
-    level = profile.level[::2] / float(np.ptp(profile.level))
+    height = float(np.ptp(profile.level))
+    # the board has patterns of its own, the body hardly any: its side of the slope tells more
+    weight = _UNEXPLAINED / np.hypot(_UNEXPLAINED, profile.spread[::2] / height)
+    columns *= weight[:, np.newaxis]
+    level = weight * profile.level[::2] / height
     held = np.linalg.solve(columns.T @ columns + 1e-9 * np.eye(3), columns.T @ level)
     return level - columns @ held
 
