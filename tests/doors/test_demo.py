@@ -24,7 +24,8 @@ from waferlens.measure.surface import measure_surface
 def done(tmp_path_factory):
     out = tmp_path_factory.mktemp("demo") / "demo"
     told: list[str] = []
-    small = {"structures": 6, "sites": 2, "holes_per_site": 4, "good_fields": 24, "lot_fields": (6, 6), "swath_fields": 3}
+    small = {"structures": 6, "sites": 2, "holes_per_site": 4, "good_fields": 24, "lot_fields": (6, 6)}
+    small["swath_fields"] = 3
     return run_demo(out, **small, tell=told.append), told
 
 
@@ -84,7 +85,8 @@ def test_the_other_microscope_is_set_aside(done):
 def test_its_page_has_every_part(done):
     result, _ = done
     page = looked_at(Path(result.report))
-    for part in ("inspected", "compared", "scanned", "wafer-fast", "Measurands", "Worst cases", "Repeatability", "Sites", "Against the truth",
+    for part in ("inspected", "compared", "scanned", "wafer-fast", "Measurands", "Worst cases",
+                 "Repeatability", "Sites", "Against the truth",
                  "Surfaces", "Quarantine", "Run card", "hole-fast", "rough-tilted.x3p", "truncated.png",
                  "At most 5 % of good images alarm", "Where they lie"):  # fmt: skip
         assert part in page.text

@@ -167,7 +167,7 @@ def test_a_bundle_is_judged_on_the_way_it_inspects(
     assert told["angle"]["p95_deg"] < 0.2
     turned = sum(any(one.kind == "rotate" for one in device.defects) for device in known.values())
     assert told["classes"]["rotate"]["truths"] == turned
-    assert told["classes"]["rotate"]["ap50"] == pytest.approx(1.0), "dies that are turned come first, in their own boxes"
+    assert told["classes"]["rotate"]["ap50"] == pytest.approx(1.0), "turned dies come first, in their own boxes"
     assert told["crack_ap50"] == 0.0, "no crack lies where this network sees one"
     assert {"map50", "map50_95", "capture_rate", "false_alarm_rate"} <= set(told)
     assert (tmp_path / "judged" / "evaluation.json").exists()

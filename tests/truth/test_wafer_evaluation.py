@@ -178,7 +178,8 @@ def test_coverage_and_interval_score_of_a_known_error(fields: list[Field]) -> No
     # of a Laplace error of mean 8 um, a share p lies within -8 ln(1 - p)
     session = Oracle(fields, laplace, sigma_um=8.0)
     factors = {f"{p:g}": [[-np.log(1 - p)]] for p in (0.9, 0.95, 0.99)}
-    session.calibration = WaferCalibration(((),), factors, constant_um={name: 8 * row[0][0] for name, row in factors.items()})
+    constant = {name: 8 * row[0][0] for name, row in factors.items()}
+    session.calibration = WaferCalibration(((),), factors, constant_um=constant)
     told = judged(session, fields)
     count = 12 * fields[0].image.size
     for p in (0.9, 0.95, 0.99):
