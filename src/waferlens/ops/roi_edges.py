@@ -48,7 +48,7 @@ _LEAST_FILL = 0.80  # of its rectangle that a body fills
 _LEAST_CUT = 0.03  # of a body's diagonal that lies along an edge of the image: then the edge cuts it
 _LEAST_LEAN = 0.04  # of the height: how far the openings must lie from the middle to tell the top
 _STEEP = (8.0, 45.0)  # of a slope in brightfield: 18 to 100 px of height over an objective that accepts slopes of 2.2
-_PLAINER = 1.1  # how much less than a plain border a sloping one has to leave unexplained
+_PLAINER = 0.8  # bodies are higher than the board: a plain border has to leave that much less unexplained
 _UNEXPLAINED = 0.01  # of a profile's height, that no model of a border explains
 _LENS_PX, _ROUGH = 1.1, 0.08  # what smooths a border's mean profile: the lens [px], and its roughness as a share of w
 _LEAST_USED = 0.5  # share of the borders that has to fit
@@ -296,7 +296,7 @@ def border_place(
         tried = [
             _slope_fit(profiles, np.full(count, start), np.full(count, 20.0), 1.0, is_bright) for start in (0.0, 6.0)
         ]
-    # the first is the plainest; another has to explain more, and within what slopes there are
+    # the first is plain, the others are slopes, within what slopes there are
     plain, *others = tried
     others = [one for one in others if one[1][1] < math.log(0.95 * _STEEP[1])]
     _, best = min([plain, *((square * _PLAINER, told) for square, told in others)], key=lambda one: one[0])
