@@ -143,6 +143,20 @@ def test_heads_without_anchors_learn_by_their_loss(kind: str) -> None:
     assert loss.item() == pytest.approx(sum(losses[-1].values()), rel=1e-5)
 
 
+def test_every_box_weighs_alike_without_anchors() -> None:
+    """A box of 100 times the area, or one that hardly overlaps, does not take the boxes' gradient for itself."""
+    true = torch.tensor([[[10.0, 10, 13, 12], [20, 20, 80, 80]]])
+    truth = Truth(true, torch.zeros(1, 2, dtype=torch.long), torch.ones(1, 2).bool())
+    spec = DetectionLoss(assign="aligned", box_weight=1.0, class_weight=0.0)
+    raw = [torch.zeros(1, 96 // stride, 96 // stride, 6) for stride in STRIDES]
+    both, _ = free_loss(spec, raw, truth, STRIDES, 2)
+    alone = [
+        free_loss(spec, raw, Truth(true[:, [one]], truth.classes[:, :1], truth.present[:, :1]), STRIDES, 2)[0]
+        for one in (0, 1)
+    ]
+    assert both.item() == pytest.approx(sum(one.item() for one in alone) / 2, rel=1e-5)
+
+
 @pytest.mark.parametrize("kind", ["anchored", "free"])
 def test_images_without_objects_teach_that_there_is_nothing(kind: str) -> None:
     raw, nothing = heads(kind, 96), batch((0, 0, 0), 96)

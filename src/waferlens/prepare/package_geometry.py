@@ -19,6 +19,8 @@ import cv2
 import numpy as np
 from jaxtyping import Float, Float32, Float64
 
+from waferlens.ops.roi_record import homography_of, mapped
+
 FILL = 114 / 255
 """Grey of what shows no part of the region, as a share of white."""
 MOST_SAMPLES = 16
@@ -62,11 +64,11 @@ class Placement:
 
     def to_input(self, points: Float[np.ndarray, "n 2"]) -> Float64[np.ndarray, "n 2"]:
         """Points of the image in the input [px]"""
-        return _mapped(self.matrix, np.asarray(points, np.float64))
+        return mapped(self.matrix, np.asarray(points, np.float64))
 
     def to_image(self, points: Float[np.ndarray, "n 2"]) -> Float64[np.ndarray, "n 2"]:
         """Points of the input in the image [px]"""
-        return _mapped(self.inverse, np.asarray(points, np.float64))
+        return mapped(self.inverse, np.asarray(points, np.float64))
 
     def quads_to_image(self, boxes: Float[np.ndarray, "n 4"]) -> Float64[np.ndarray, "n 4 2"]:
         """Corners of boxes of the input in the image, from the upper left of the upright part clockwise [px]"""
@@ -103,7 +105,7 @@ def placed(quad: Float[np.ndarray, "4 2"], height_px: int, width_px: int) -> Pla
     scale = min(width_px / w, height_px / h)
     columns, rows = (max(1, min(whole, round(scale * side))) for whole, side in ((width_px, w), (height_px, h)))
     x, y = (width_px - columns) // 2, (height_px - rows) // 2
-    matrix = _shift(x, y) @ _homography(quad, columns, rows)
+    matrix = _shift(x, y) @ homography_of(quad, (columns, rows))
     return Placement(matrix / matrix[2, 2], (x, y, x + columns, y + rows), height_px, width_px)
 
 
@@ -220,20 +222,6 @@ def _sources(
     (a, b, c), (d, e, f), (g, h, i) = placement.inverse
     below = g * x + h * y + i
     return ((a * x + b * y + c) / below).astype(np.float32), ((d * x + e * y + f) / below).astype(np.float32)
-
-
-def _homography(quad: Float64[np.ndarray, "4 2"], w: int, h: int) -> Float64[np.ndarray, "3 3"]:
-    """The projective map of four corners to the outer corners of w x h pixels."""
-    rows, right = [], []
-    for (x, y), (u, v) in zip(quad, image_quad(h, w), strict=True):
-        rows += [[x, y, 1, 0, 0, 0, -u * x, -u * y], [0, 0, 0, x, y, 1, -v * x, -v * y]]
-        right += [u, v]
-    return np.append(np.linalg.solve(np.array(rows), np.array(right)), 1.0).reshape(3, 3)
-
-
-def _mapped(matrix: Float64[np.ndarray, "3 3"], points: Float64[np.ndarray, "n 2"]) -> Float64[np.ndarray, "n 2"]:
-    told = np.column_stack([points, np.ones(len(points))]) @ matrix.T
-    return told[:, :2] / told[:, 2:]
 
 
 def _shift(x: float, y: float) -> Float64[np.ndarray, "3 3"]:
