@@ -29,6 +29,8 @@ from waferlens.simulate.hole.defects import DefectSpec
 from waferlens.simulate.hole.field import FieldSpec, Role
 from waferlens.simulate.hole.twins import FieldImage, field_images
 from waferlens.simulate.hole.world import draw_pairs
+from waferlens.simulate.package import contact_sheet as package_sheet
+from waferlens.simulate.package.dataset import package_world
 from waferlens.simulate.wafer.contact_sheet import world_sheet
 from waferlens.simulate.wafer.dataset import wafer_world
 
@@ -148,6 +150,18 @@ def simulated_wafers() -> None:
     made.save(HERE / "simulated-wafers.png", optimize=True)
 
 
+def simulated_packages() -> None:
+    """Four devices in three lights, and their truth."""
+    sheet = package_sheet.world_sheet(package_world("sim"), 1, columns=4, first=75)[:, :, ::-1]
+    made = PIL.Image.fromarray(np.ascontiguousarray(sheet))
+    small = made.resize((680, round(680 * made.height / made.width)), PIL.Image.Resampling.LANCZOS)
+    # by coverage: purple films, gold wires and red boxes are few pixels among many green ones
+    colours = small.quantize(256, PIL.Image.Quantize.MAXCOVERAGE)
+    small.quantize(palette=colours, dither=PIL.Image.Dither.FLOYDSTEINBERG).save(
+        HERE / "simulated-packages.png", optimize=True
+    )
+
+
 def _image(one: FieldImage) -> Image:
     return Image(one.pixels, 255.0, path=f"{one.role.name.lower()}/{one.index}")
 
@@ -157,3 +171,4 @@ if __name__ == "__main__":
     golden()
     flatness()
     simulated_wafers()
+    simulated_packages()
