@@ -11,6 +11,12 @@ from make_package import package_picture
 from waferlens.errors import UsageError
 from waferlens.ops.border_lines import Pieces, Profile
 from waferlens.ops.die_angle import DieAngle, PinOne, die_angle, half_interval, upside_down
+from waferlens.ops.die_angle_bound import (
+    light_density,
+    light_turn_sigma_deg,
+    rough_corner_px,
+    rough_turn_sigma_deg,
+)
 from waferlens.ops.roi_lines import fit_lines
 
 SIZE = (290, 545)
@@ -132,3 +138,28 @@ def test_a_wrong_datum_is_named() -> None:
         die_angle(np.zeros((10, 10, 3), np.uint8), datum="nose")
     with pytest.raises(UsageError, match="pixel_um"):
         die_angle(np.zeros((10, 10, 3), np.uint8), pixel_um=-1)
+
+
+def test_bounds_of_rough_sides_are_those_of_their_covariance() -> None:
+    sigma, length, side = 1.2, 25.0, 800.0
+    x = np.linspace(-side / 2, side / 2, 1601)
+    covariance = sigma**2 * np.exp(-np.abs(x[:, None] - x) / length)
+    slope = 1 / math.sqrt(x @ np.linalg.solve(covariance, x))
+    one = np.ones_like(x)
+    offset = 1 / math.sqrt(one @ np.linalg.solve(covariance, one))
+    assert rough_turn_sigma_deg([side], sigma, length) == pytest.approx(math.degrees(slope), rel=1e-3)
+    # a square: two offsets, and the turn that all four sides tell, at the corner's distance
+    expected = math.sqrt(2 * offset**2 + 2 * (side / 2) ** 2 * slope**2 / 4)
+    assert rough_corner_px(side, side, sigma, length) == pytest.approx(expected, rel=1e-3)
+
+
+def test_the_bound_of_light_is_that_of_an_error_function() -> None:
+    """An edge of D electrons on a flat noise of s, blurred by b: D² / (2 sqrt(pi) b s²) a pixel of length."""
+    away = np.arange(-12, 12, 0.05)
+    edge = 0.5 + 0.01 * np.array([0.5 * (1 + math.erf(one / (1.1 * math.sqrt(2)))) for one in away])
+    told = light_density(edge, 0.05, 1e5, 800.0, grey_levels=10**9)
+    variance = 0.505 * 1e5 + 800.0**2
+    assert told == pytest.approx(1000.0**2 / (2 * math.sqrt(math.pi) * 1.1 * variance), rel=2e-3)
+    assert light_turn_sigma_deg([300.0] * 4, [told] * 4) == pytest.approx(
+        math.degrees(math.sqrt(3 / (told * 300.0**3)))
+    )

@@ -11,7 +11,7 @@ with a brightness a and a contrast b of its own, so one linear fit a piece gives
 pieces leave of the profile there: patterns beside the border, which are not the border's own, count little.
 
 Pieces that lie far off, where a wire crosses or a corner is chipped away, are left out. How the lines through the
-others are fitted, `roi_lines` tells.
+others are fitted, `roi_lines` tells. numba is imported with this file.
 
 Sources: the slanted edge, ISO 12233; weights against a covariance that is learned, I. S. Reed, J. D. Mallett, L. E.
 Brennan, "Rapid convergence rate in adaptive arrays" (1974).
@@ -24,6 +24,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Bool, Float
+
+from waferlens.ops.roi_kernels import bin_sums, left_squares, piece_sums, strip_sums
 
 PIECE_PX = 8.0
 """Length of the pieces a border is cut into [px]"""
@@ -155,8 +157,9 @@ def measure_pieces(
     band: Band,
     half_length_px: float,
     piece_px: float = PIECE_PX,
-    strip_px: float = 1.0,
+    strip_px: float | None = None,
     knot_px: float = 1.0,
+    rounds: int = 2,
 ) -> Pieces | None:
     """How far each piece of a border lies off its line; None where there are too few.
 
@@ -165,8 +168,9 @@ def measure_pieces(
         band: where they are.
         half_length_px: half of the line's length [px]
         piece_px: length of a piece [px]
-        strip_px: width of the strips in which a piece is told beside its displacement [px]
+        strip_px: width of the strips in which a piece is told for `match_pieces`; None tells it in none [px]
         knot_px: distance of the knots of the mean profile; half of a border's width at most [px]
+        rounds: 1 weighs all distances alike, 2 by what the first round leaves of them.
     """
     count = int(2 * half_length_px // piece_px)
     if count < LEAST_PIECES or len(light) < 2 * LEAST_PIECES:
@@ -180,44 +184,41 @@ def measure_pieces(
     keep &= whole[np.clip(number, 0, count - 1)]
     away, value, number = band.away[keep], light[keep].astype(np.float64), number[keep]
     level, slope, places = _profile(value, away, number, count, knot_px)
-    at = (away - places[0]) / (places[1] - places[0])
-    cell = np.clip(at.astype(np.intp), 0, len(places) - 2)
-    share = at - cell
-    shape = level[cell] + share * (level[cell + 1] - level[cell])
-    steep = slope[cell] + share * (slope[cell + 1] - slope[cell])
-    spread = np.ones(len(places))
-    solved = information = None
-    for _ in range(2):
-        weight = 1.0 / np.square(spread)[cell]
-        columns = (np.ones_like(shape), shape, -steep)
-        normal = np.empty((count, 3, 3))
-        right = np.empty((count, 3))
-        for i, one in enumerate(columns):
-            weighted = weight * one
-            right[:, i] = np.bincount(number, weighted * value, count)
-            for j in range(i, 3):
-                normal[:, i, j] = normal[:, j, i] = np.bincount(number, weighted * columns[j], count)
+    low, step = float(places[0]), float(places[1] - places[0])
+    weight = np.ones(len(places))
+    for _ in range(rounds):
+        normal, right = piece_sums(number, away, value, weight, level, slope, low, step, count)
         scale = np.sqrt(np.maximum(normal[:, range(3), range(3)], 1e-300))
         scale[~whole] = 1.0
         scaled = normal / (scale[:, :, None] * scale[:, None, :]) + 1e-9 * np.eye(3)
         scaled[~whole] = np.eye(3)
         inverse = np.linalg.inv(scaled) / (scale[:, :, None] * scale[:, None, :])
         solved = np.einsum("mij,mj->mi", inverse, right)
-        information = 1.0 / inverse[:, 2, 2]
-        left = value - sum(solved[number, i] * one for i, one in enumerate(columns))
-        square = np.bincount(cell, left * left, len(places))
-        many = np.bincount(cell, minlength=len(places))
+        square, many = left_squares(number, away, value, solved, level, slope, low, step)
+        some = many > 0
         variance = square / np.maximum(many, 1)
-        floor = 0.02 * np.median(variance[many > 0]) + 1e-30
-        spread = np.sqrt(np.maximum(np.where(many > 0, variance, np.inf), floor))
+        variance = np.maximum(variance, 0.02 * middle_of(variance[some]) + 1e-30)
+        weight = np.where(some, 1.0 / variance, 0.0)
+    information = 1.0 / inverse[:, 2, 2]
+    spread = np.sqrt(np.where(some, variance, np.inf))
+    if rounds == 1:
+        information = information / middle_of(variance[some])  # its weights were all 1
     gain = solved[:, 1]
-    middle = float(np.median(gain[whole]))
+    middle = middle_of(gain[whole])
     plain = whole & np.isfinite(gain) & (gain > 0.2 * middle) & (middle > 0)
     moved = np.where(plain, solved[:, 2] / np.where(plain, gain, 1.0), 0.0)
     weight = np.where(plain, information * np.square(gain), 0.0)
     centre = (np.arange(count) + 0.5) * (2 * half_length_px / count) - half_length_px
-    left, drop = _strips(value - shape, -steep, away, number, count, strip_px)
-    return Pieces(centre, moved, weight, gain, Profile(places, level, slope, spread), left, drop)
+    profile = Profile(places, level, slope, spread)
+    if strip_px is None:
+        return Pieces(centre, moved, weight, gain, profile)
+    first, last = float(away.min()), float(away.max())
+    strips = max(3, int((last - first) / strip_px))
+    held, left, drop = strip_sums(
+        number, away, value, level, slope, low, step, count, first, (last - first) / strips, strips
+    )
+    held[held == 0] = np.nan
+    return Pieces(centre, moved, weight, gain, profile, left / held, drop / held)
 
 
 def no_pieces(half_length_px: float, piece_px: float = PIECE_PX) -> Pieces:
@@ -227,18 +228,6 @@ def no_pieces(half_length_px: float, piece_px: float = PIECE_PX) -> Pieces:
     centre = (np.arange(count) + 0.5) * (2 * half_length_px / count) - half_length_px
     blank = Profile(np.array([-1.0, 0.0, 1.0]), np.zeros(3), np.zeros(3), np.ones(3))
     return Pieces(centre, nothing, nothing, nothing, blank, empty, empty)
-
-
-def _strips(
-    left: np.ndarray, steep: np.ndarray, away: np.ndarray, number: np.ndarray, count: int, strip_px: float
-) -> tuple[Float[np.ndarray, "m j"], Float[np.ndarray, "m j"]]:
-    """Means over strips along the border, a piece a row."""
-    low, high = float(away.min()), float(away.max())
-    strips = max(3, int((high - low) / strip_px))
-    flat = number * strips + np.minimum(((away - low) * (strips / (high - low))).astype(np.intp), strips - 1)
-    held = np.bincount(flat, minlength=count * strips).astype(float)
-    held[held == 0] = np.nan
-    return tuple((np.bincount(flat, one, count * strips) / held).reshape(count, strips) for one in (left, steep))  # type: ignore[return-value]
 
 
 def match_pieces(sides: list[Pieces]) -> list[Pieces]:
@@ -294,7 +283,7 @@ def _alike(side: Pieces, inverse: np.ndarray, keep: np.ndarray) -> np.ndarray:
         return keep
     left = np.nan_to_num(side.left)
     strange = np.einsum("mi,ij,mj->m", left, inverse, left)
-    usual = max(left.shape[1], float(np.median(strange[keep]))) if keep.any() else math.inf
+    usual = max(left.shape[1], middle_of(strange[keep])) if keep.any() else math.inf
     return np.isfinite(side.left).all(axis=1) & (strange < _STRANGE * usual)
 
 
@@ -314,12 +303,9 @@ def _profile(
     """The mean profile: of each bin the middle half of the stretches, so that what crosses the border counts little."""
     low = math.floor(away.min() / _BIN_PX) * _BIN_PX
     bins = math.ceil((away.max() - low) / _BIN_PX) + 1
-    cell = ((away - low) / _BIN_PX).astype(np.intp)
     # stretches; each is averaged in itself, and the middle ones of each bin are taken
     stretches = min(12, count)
-    flat = (number * stretches // count) * bins + cell
-    held = np.bincount(flat, minlength=stretches * bins).reshape(stretches, bins)
-    total = np.bincount(flat, value, stretches * bins).reshape(stretches, bins)
+    held, total, where = bin_sums(number, away, value, count, stretches, low, _BIN_PX, bins)
     some = held > 0
     order = np.sort(np.where(some, total / np.maximum(held, 1), np.nan), axis=0)  # NaN last
     known = some.sum(axis=0)
@@ -328,8 +314,8 @@ def _profile(
     chosen = (rank >= cut) & (rank < known - cut)
     level = np.where(chosen, order, 0.0).sum(axis=0) / np.maximum(chosen.sum(axis=0), 1)
     some = held.sum(axis=0) > 0
-    where = np.bincount(cell, away, bins)[some] / held.sum(axis=0)[some]
-    weight = held.sum(axis=0)[some].astype(float)
+    weight = held.sum(axis=0)[some]
+    where = where[some] / weight
     places = low + _BIN_PX * np.arange(bins + 1)
     return (*_spline(where, level[some], weight, places, knot_px), places)
 
@@ -388,8 +374,8 @@ def robust_lines(sides: list[Pieces]) -> tuple[Float[np.ndarray, " n"], float]:
             continue
         x, y = side.along_px[keep], side.moved_px[keep]
         slope = median_slope(x, y)
-        offsets[number] = float(np.median(y - slope * x))
-        spread = float(np.median(np.abs(y - slope * x - offsets[number]))) + 0.02
+        offsets[number] = middle_of(y - slope * x)
+        spread = middle_of(np.abs(y - slope * x - offsets[number])) + 0.02
         turns.append(slope)
         weights.append(len(x) * float(np.ptp(x)) ** 2 / spread**2)
     if not turns:
@@ -410,8 +396,8 @@ def near_pieces(sides: list[Pieces]) -> list[np.ndarray]:
             x, y = side.along_px[keep], side.moved_px[keep]
             slope = median_slope(x, y)
             left = side.moved_px - slope * side.along_px
-            left = left - np.median(left[keep])
-            sigma = 1.4826 * float(np.median(np.abs(left[keep]))) + 1e-4
+            left = left - middle_of(left[keep])
+            sigma = 1.4826 * middle_of(np.abs(left[keep])) + 1e-4
             # noise of the pixels alone may explain a faint piece
             allowed = _FAR * np.sqrt(sigma**2 + np.where(side.weight > 0, 1.0 / np.maximum(side.weight, 1e-12), 0.0))
             fresh = (side.weight > 0) & (np.abs(left) <= allowed)
@@ -422,7 +408,14 @@ def near_pieces(sides: list[Pieces]) -> list[np.ndarray]:
     return used
 
 
+def middle_of(values: Float[np.ndarray, " n"]) -> float:
+    """The median; of few numbers sorting is faster than NumPy's own."""
+    order = np.sort(values, axis=None)
+    half = len(order) // 2
+    return float(order[half]) if len(order) % 2 else 0.5 * float(order[half - 1] + order[half])
+
+
 def median_slope(x: np.ndarray, y: np.ndarray) -> float:
     """Median of the slopes between points half of the line apart: robust, and none is short."""
     half = len(x) // 2
-    return float(np.median((y[half:] - y[: len(y) - half]) / (x[half:] - x[: len(x) - half])))
+    return middle_of((y[half:] - y[: len(y) - half]) / (x[half:] - x[: len(x) - half]))

@@ -164,7 +164,12 @@ def die_angle(
     if datum == "leads":
         against = None if cavity is None else fit_leads(image, cavity.quad, die.quad, bright)
     if against is None:
-        return DieAngle(datum, None, die_quad=die.quad, light=told, reason=f"the {datum} has no clear borders")
+        reason = f"the {datum} shows no clear borders"
+        if datum == "leads":
+            reason = (
+                "fewer than five leads show their ends" if bright > 0 else "leads show their ends in brightfield only"
+            )
+        return DieAngle(datum, None, die_quad=die.quad, light=told, reason=reason)
     angle = math.remainder(die.angle_deg - against.angle_deg, 180.0)
     orientation, notes = "ambiguous", [*found.roi.notes, *([found.roi.reason] if found.roi.reason else [])]
     if pin_one is not None:

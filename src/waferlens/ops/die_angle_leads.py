@@ -1,9 +1,9 @@
 """Leads as a datum: the ends of the landings in the two rows beside a die, which lie on one line each.
 
 A row is found along the wall of the cavity: landings of gold stand out of the floor, bright in brightfield and dark
-in darkfield. Their inner ends are one profile, and how far each end lies from the common line follows from it as for
-the pieces of a border (`border_lines`), the middle of each left out, for there the wire leaves. A line through the
-ends of each row, both rows with one slope, tells the angle; the spread of the ends tells its interval.
+in darkfield. A step is fitted to the inner end of each, strip by strip, the middle left out, for there the wire
+leaves. A line through the ends of each row, both rows with one slope, tells the angle; how far the ends scatter about
+it tells the interval. In darkfield the grain of the floor is as strong as the ends, and they are not measured.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float
+from scipy.special import ndtr
 
 from waferlens.ops.border_lines import Band, collapse, sample_band
 from waferlens.ops.roi_rectangle import linear
@@ -21,15 +22,19 @@ WALL_PX = (6.0, 18.0)
 """How far from the cavity's wall landings are looked for: before the bond [px]"""
 WIDTH_PX = (16.0, 50.0)
 """Narrowest and widest landing [px]"""
-WIRE_PX = 2.5
+WIRE_PX = 4.0
 """Half of what is left out in the middle of a landing, where the wire leaves [px]"""
 STRIP_PX = 3.0
 """Width of the strips a landing's end is looked at in [px]"""
-REACH_PX = 6.0
+REACH_PX = 5.0
 """How far to either side of an end is looked [px]"""
+LENS_PX = 1.2
+"""Standard deviation of the blur of an end [px]"""
+_PLACES = np.arange(-4.0, 4.01, 0.2)
 _LEAST_ENDS = 3  # of a row
 _LEAST_ALL = 5
-_FAR = 6.0  # robust deviations of an end from its line
+_AGREE = 0.6  # how much less the others' deviation has to be for one end to be left out
+_LEAST_SIGMA_PX = 0.03  # of an end
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -56,13 +61,15 @@ class _Row:
     at_px: Float[np.ndarray, " n"]
     """Along the line from its middle [px]"""
     moved_px: Float[np.ndarray, " n"]
-    """Beyond it, away from the wall [px]"""
+    """Beyond it, towards the wall [px]"""
+    sure: Float[np.ndarray, " n"]
+    """One over the standard deviation that strips of each end tell [1/px]"""
 
 
 def fit_leads(
     image: np.ndarray, cavity: Float[np.ndarray, "4 2"], die: Float[np.ndarray, "4 2"], bright: int
 ) -> FittedLeads | None:
-    """The angle of the leads; None where fewer than five landings show their ends.
+    """The angle of the leads; None where fewer than five landings show their ends, and in darkfield.
 
     Args:
         image: `h w 3` [grey]
@@ -70,6 +77,8 @@ def fit_leads(
         die: its corners [px]
         bright: 1 in brightfield, where landings are brighter than the floor; -1 in darkfield.
     """
+    if bright < 0:
+        return None
     rows = []
     for first, second in ((cavity[0], cavity[1]), (cavity[2], cavity[3])):
         row = _row(image, first, second, die, bright)
@@ -101,17 +110,19 @@ def _row(image: np.ndarray, first: np.ndarray, second: np.ndarray, die: np.ndarr
     if end is None:
         return None
     a, b = start + end * inward, stop + end * inward
-    at, moved = [], []
-    for _ in range(2):
+    at: list[float] = []
+    moved: list[float] = []
+    sure: list[float] = []
+    for _ in range(3):
         band = sample_band(image, a, b, REACH_PX, REACH_PX)
-        at, moved = _ends(collapse(band, table), band, landings)
+        at, moved, sure = _ends(collapse(band, table), band, landings, bright)
         if len(at) < _LEAST_ENDS:
             return None
-        shift = float(np.median(moved))
-        if abs(shift) < 0.3:
+        offset = float(np.median(moved))
+        if abs(offset) < 0.5:
             break
-        a, b = a - shift * inward, b - shift * inward  # outwards of the band is towards the wall
-    return _Row(a, b, np.array(at), np.array(moved))
+        a, b = a - offset * inward, b - offset * inward
+    return _Row(a, b, np.array(at), np.array(moved), np.array(sure))
 
 
 def _landings(light: Float[np.ndarray, "n k"], band: Band, bright: int) -> list[tuple[float, float]]:
@@ -176,48 +187,60 @@ def _end(
 
 
 def _ends(
-    light: Float[np.ndarray, "n k"], band: Band, landings: list[tuple[float, float]]
-) -> tuple[list[float], list[float]]:
-    """How far each landing's end lies beyond the line, from the profile they share."""
-    masks = [band.inside & _clear(band.along, landing) for landing in landings]
-    masks = [one for one in masks if one.sum() > 40]
-    if len(masks) < _LEAST_ENDS:
-        return [], []
-    places = np.arange(-REACH_PX, REACH_PX + 0.01, 0.5)
-    each = []
-    for mask in masks:
-        away, value = band.away[mask], light[mask].astype(np.float64)
-        cell = np.rint((away + REACH_PX) / 0.5).astype(np.intp)
-        held = np.bincount(cell, minlength=len(places))
-        told = np.bincount(cell, value, len(places)) / np.maximum(held, 1)
-        where = np.bincount(cell, away, len(places)) / np.maximum(held, 1)
-        some = held > 0
-        each.append(np.interp(places, where[some], told[some]))
-    shape = np.median(np.array(each), axis=0)
-    shape[1:-1] = 0.25 * shape[:-2] + 0.5 * shape[1:-1] + 0.25 * shape[2:]
-    slope = np.gradient(shape, places)
-    at, moved = [], []
-    for mask in masks:
+    light: Float[np.ndarray, "n k"], band: Band, landings: list[tuple[float, float]], bright: int
+) -> tuple[list[float], list[float], list[float]]:
+    """How far each landing's end lies beyond the line, by a blurred step fitted to strips of it; how sure that is."""
+    at, moved, sure = [], [], []
+    for landing in landings:
+        mask = band.inside & _clear(band.along, landing)
         away, value, along = band.away[mask], light[mask].astype(np.float64), band.along[mask]
-        columns = np.column_stack([np.ones_like(away), np.interp(away, places, shape), -np.interp(away, places, slope)])
-        held, *_ = np.linalg.lstsq(columns, value, rcond=None)
-        if held[1] < 0.3:
+        if not len(away):
             continue
-        # strips of a landing by themselves, and the middle one: a wire that leaves aslant touches some of them only
-        strip = np.floor((along - along.min()) / STRIP_PX).astype(np.intp)
         told = []
-        for number in range(int(strip.max()) + 1):
+        strip = np.floor((along - landing[0]) / STRIP_PX).astype(np.intp)
+        for number in np.unique(strip):
             here = strip == number
-            if here.sum() < 20:
-                continue
-            seen = columns[here]
-            normal = seen.T @ seen
-            one = np.linalg.solve(normal + 1e-6 * np.trace(normal) * np.eye(3), seen.T @ value[here])
-            told.append(one[2] / held[1])
-        if len(told) >= 3 and abs(float(np.median(told))) < REACH_PX:
+            if here.sum() >= 20:
+                place = _step_place(away[here], bright * value[here])
+                if place is not None:
+                    told.append(place)
+        # a wire that leaves aslant, or epoxy that creeps up, touches some strips only
+        if len(told) >= 3:
             at.append(float(along.mean()))
-            moved.append(float(np.median(told)))
-    return at, moved
+            middle = float(np.median(told))
+            moved.append(middle)
+            scatter = 1.4826 * float(np.median(np.abs(np.array(told) - middle)))
+            sure.append(1.0 / math.hypot(_LEAST_SIGMA_PX, 1.25 * scatter / math.sqrt(len(told))))
+    return at, moved, sure
+
+
+def _step_place(away: Float[np.ndarray, " n"], value: Float[np.ndarray, " n"]) -> float | None:
+    """Where a step up, outwards, fits best; None where none does."""
+    shape = ndtr((away - _PLACES[:, np.newaxis]) / LENS_PX)
+    shape -= shape.mean(axis=1, keepdims=True)
+    level = value - value.mean()
+    size = (shape * shape).sum(axis=1)
+    height = (shape @ level) / np.maximum(size, 1e-9)
+    gain = np.where(height > 0, height * (shape @ level), 0.0)
+    place = int(gain.argmax())
+    if gain[place] <= 0 or not 0 < place < len(_PLACES) - 1:
+        return None
+    bend = gain[place - 1] - 2 * gain[place] + gain[place + 1]
+    offset = 0.5 * (gain[place - 1] - gain[place + 1]) / bend if bend < 0 else 0.0
+    return float(_PLACES[place] + offset * (_PLACES[1] - _PLACES[0]))
+
+
+def _least_squares(
+    at: np.ndarray, moved: np.ndarray, sure: np.ndarray, which: np.ndarray, keep: Bool[np.ndarray, " n"]
+) -> tuple[np.ndarray, float, int, np.ndarray]:
+    """Slope and offsets, the ends' deviation over what they tell, its degrees of freedom, and the normal matrix."""
+    columns = np.column_stack([at, *(which == number for number in range(int(which.max()) + 1))])[keep].astype(float)
+    columns *= sure[keep, np.newaxis]
+    normal = columns.T @ columns
+    solved = np.linalg.solve(normal, columns.T @ (sure * moved)[keep])
+    left = (sure * moved)[keep] - columns @ solved
+    freedom = len(left) - columns.shape[1]
+    return solved, math.sqrt(float(left @ left) / max(freedom, 1)), freedom, normal
 
 
 def _line_through(rows: list[_Row], cavity: np.ndarray) -> FittedLeads | None:
@@ -225,23 +248,25 @@ def _line_through(rows: list[_Row], cavity: np.ndarray) -> FittedLeads | None:
     # outwards is away from the die: of rows whose ways are opposite, turns are alike
     at = np.concatenate([row.at_px for row in rows])
     moved = np.concatenate([row.moved_px for row in rows])
+    sure = np.concatenate([row.sure for row in rows])
     which = np.concatenate([np.full(len(row.at_px), number) for number, row in enumerate(rows)])
     keep = np.ones(len(at), bool)
-    solved, sigma, freedom, normal = np.zeros(len(rows) + 1), math.nan, 0, np.eye(len(rows) + 1)
-    for _ in range(3):
-        columns = np.column_stack([at, *(which == number for number in range(len(rows)))])[keep].astype(float)
-        freedom = int(keep.sum()) - columns.shape[1]
-        if freedom < 2 or any(not (keep & (which == number)).any() for number in range(len(rows))):
-            return None
-        normal = columns.T @ columns
-        solved = np.linalg.solve(normal, columns.T @ moved[keep])
-        left = moved - solved[0] * at - solved[1:][which]
-        sigma = math.sqrt(float(left[keep] @ left[keep]) / freedom)
-        robust = 1.4826 * float(np.median(np.abs(left[keep]))) + 0.01
-        fresh = np.abs(left) <= _FAR * robust
-        if (fresh == keep).all():
+    solved, sigma, freedom, normal = _least_squares(at, moved, sure, which, keep)
+    while freedom > 2:
+        # the end without which the others agree far better is left out
+        trials = []
+        for place in np.flatnonzero(keep):
+            without = keep.copy()
+            without[place] = False
+            if all((without & (which == number)).sum() >= 2 for number in range(len(rows))):
+                trials.append((_least_squares(at, moved, sure, which, without), without))
+        best = min(trials, key=lambda one: one[0][1], default=None)
+        if best is None or best[0][1] > _AGREE * sigma:
             break
-        keep = fresh
+        (solved, sigma, freedom, normal), keep = best
+    if freedom < 2:
+        return None
+    sigma = max(sigma, 1.0)  # ends that agree by chance are no surer than their strips
     spread = sigma * math.sqrt(float(np.linalg.inv(normal)[0, 0])) + 1e-6
     corners = []
     for number, row in enumerate(rows):

@@ -13,6 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+import cv2
 import numpy as np
 
 from waferlens.errors import UsageError
@@ -60,7 +61,7 @@ def sort_light(
         raise UsageError(f"image has the shape {image.shape}; its light is told by three colours, h w 3")
     if not 0 < limit_grey < 255 or margin_grey < 0:
         raise UsageError(f"limit_grey = {limit_grey:g}, margin_grey = {margin_grey:g}: 0..255, and not negative")
-    means = image.reshape(-1, 3).mean(axis=0, dtype=np.float64) * (255.0 / full_scale)
+    means = np.array(cv2.mean(image)[:3]) * (255.0 / full_scale)
     red, green, blue = (float(one) for one in means)
     over = min(red, green, blue) - limit_grey
     if over > 0:

@@ -286,16 +286,15 @@ def border_place(
     profiles = [one for one in told if one is not None]
     if not profiles:
         return np.zeros(4), math.nan
+    grid = _on_one_grid(profiles)
     if is_bright:
         # a slope is dark, so its middle lies within the place that is half as bright as the board
         half = np.array([_half_way(one) for one in profiles])
         starts = ((0.0, 0.3), (3.0, 18.0), (8.0, 18.0))
-        tried = [_slope_fit(profiles, half - inwards, half + 1.0, steep, is_bright) for inwards, steep in starts]
+        tried = [_slope_fit(grid, half - inwards, half + 1.0, steep, is_bright) for inwards, steep in starts]
     else:
         count = len(profiles)
-        tried = [
-            _slope_fit(profiles, np.full(count, start), np.full(count, 20.0), 1.0, is_bright) for start in (0.0, 6.0)
-        ]
+        tried = [_slope_fit(grid, np.full(count, start), np.full(count, 20.0), 1.0, is_bright) for start in (0.0, 6.0)]
     # the first is plain, the others are slopes, within what slopes there are
     plain, *others = tried
     others = [one for one in others if one[1][1] < math.log(0.95 * _STEEP[1])]
@@ -306,77 +305,104 @@ def border_place(
 
 
 def _slope_fit(
-    profiles: list[Profile], start: np.ndarray, most_place: np.ndarray, steep: float, is_bright: bool
+    profiles: _Profiles, start: np.ndarray, most_place: np.ndarray, steep: float, is_bright: bool
 ) -> tuple[float, np.ndarray]:
     """Width and steepness of all slopes, the place of each, by damped Gauss-Newton steps; levels are eliminated."""
-    sides = len(profiles)
+    sides = len(start)
     told = np.concatenate([[math.log(12.0), math.log(steep)], start])
     # a border is plain, or a slope as high as bodies are
     steeps = (steep, steep) if steep < _STEEP[0] else _STEEP
     low = np.concatenate([[math.log(2.0), math.log(steeps[0])], np.full(sides, -24.0)])
     high = np.concatenate([[math.log(60.0), math.log(steeps[1])], most_place])
     most = np.concatenate([[0.5, 0.6], np.full(sides, 3.0)])
-    step = np.array([0.01, 0.02, 0.05])
-    left = [_left_over(one, told[0], told[1], told[2 + number], is_bright) for number, one in enumerate(profiles)]
-    square, damping = sum(float(one @ one) for one in left), 1e-3
-    for _ in range(25):
+    left = _left_over(profiles, told[0], told[1], told[2:], is_bright)
+    square, damping = float(np.square(left).sum()), 1e-3
+    for _ in range(20):
+        slopes = [
+            (_left_over(profiles, told[0] + 0.01, told[1], told[2:], is_bright) - left) / 0.01,
+            (_left_over(profiles, told[0], told[1] + 0.02, told[2:], is_bright) - left) / 0.02,
+            (_left_over(profiles, told[0], told[1], told[2:] + 0.05, is_bright) - left) / 0.05,
+        ]
         normal, right = np.zeros((2 + sides, 2 + sides)), np.zeros(2 + sides)
-        for number, one in enumerate(profiles):
-            here = np.array([told[0], told[1], told[2 + number]])
-            slope = np.column_stack(
-                [
-                    (_left_over(one, *(here + step * unit), is_bright) - left[number]) / size
-                    for unit, size in zip(np.eye(3), step, strict=True)
-                ]
-            )
-            which = [0, 1, 2 + number]
-            normal[np.ix_(which, which)] += slope.T @ slope
-            right[which] -= slope.T @ left[number]
+        alone = range(2, 2 + sides)
+        for i in range(2):
+            right[i] = -(slopes[i] * left).sum()
+            normal[i, 2:] = normal[2:, i] = (slopes[i] * slopes[2]).sum(axis=1)
+            for j in range(2):
+                normal[i, j] = (slopes[i] * slopes[j]).sum()
+        normal[alone, alone] = np.square(slopes[2]).sum(axis=1)
+        right[2:] = -(slopes[2] * left).sum(axis=1)
         move = np.linalg.solve(normal + np.diag(damping * np.diag(normal) + 1e-12), right)
         trial = np.clip(told + np.clip(move, -most, most), low, high)
-        fresh = [
-            _left_over(one, trial[0], trial[1], trial[2 + number], is_bright) for number, one in enumerate(profiles)
-        ]
-        after = sum(float(one @ one) for one in fresh)
+        fresh = _left_over(profiles, trial[0], trial[1], trial[2:], is_bright)
+        after = float(np.square(fresh).sum())
         if after < square:
             gain = 1.0 - after / max(square, 1e-30)
             told, left, square, damping = trial, fresh, after, max(damping / 4, 1e-7)
-            if gain < 1e-5:
+            if gain < 1e-4:
                 break
         else:
             damping *= 8
-            if damping > 1e6:
+            if damping > 1e5:
                 break
     return square, told
 
 
-def _left_over(profile: Profile, log_width: float, log_steep: float, place: float, is_bright: bool) -> np.ndarray:
-    """What the best levels leave of the profile of a slope at a place, with a width and a steepness.
+@dataclass(frozen=True, slots=True, eq=False)
+class _Profiles:
+    """Profiles of some sides on one grid."""
 
-    The profile is a mean over a border that is rough and over a lens: both smooth it.
+    away: Float[np.ndarray, " j"]
+    level: Float[np.ndarray, "n j"]
+    """Of height 1, weighted"""
+    weight: Float[np.ndarray, "n j"]
+
+
+def _on_one_grid(profiles: list[Profile]) -> _Profiles:
+    """Profiles at whole pixels; the board has patterns of its own, the body hardly any, so its side weighs more."""
+    low = math.ceil(max(float(one.away_px[0]) for one in profiles))
+    high = math.floor(min(float(one.away_px[-1]) for one in profiles))
+    away = np.arange(low, high + 1, dtype=float)
+    level, weight = np.empty((len(profiles), len(away))), np.empty((len(profiles), len(away)))
+    for number, one in enumerate(profiles):
+        height = float(np.ptp(one.level))
+        seen = np.isfinite(one.spread)
+        spread = np.interp(away, one.away_px[seen], one.spread[seen]) / height
+        weight[number] = _UNEXPLAINED / np.hypot(_UNEXPLAINED, spread)
+        level[number] = weight[number] * np.interp(away, one.away_px, one.level) / height
+    return _Profiles(away, level, weight)
+
+
+def _left_over(
+    profiles: _Profiles, log_width: float, log_steep: float, places: Float[np.ndarray, " n"], is_bright: bool
+) -> Float[np.ndarray, "n j"]:
+    """What the best levels leave of the profiles of slopes at some places, with one width and steepness.
+
+    A profile is a mean over a border that is rough and over a lens: both smooth it.
     """
-    away = profile.away_px[::2]
-    width, step = math.exp(log_width), float(away[1] - away[0])
-    sigma = math.hypot(_LENS_PX, _ROUGH * width) / step
-    half = 10
+    width = math.exp(log_width)
+    sigma, half = math.hypot(_LENS_PX, _ROUGH * width), 6
     kernel = np.exp(-0.5 * np.square(np.arange(-half, half + 1) / sigma))
     kernel /= kernel.sum()
-    wide = np.concatenate([away[0] + step * np.arange(-half, 0), away, away[-1] + step * np.arange(1, half + 1)])
-    cover = 1.0 / (1.0 + np.exp(np.clip(4.0 * (wide - place) / width, -40, 40)))
+    wide = np.arange(profiles.away[0] - half, profiles.away[-1] + half + 1)
+    cover = 1.0 / (1.0 + np.exp(np.clip(4.0 * (wide - places[:, np.newaxis]) / width, -40, 40)))
     steep = 4.0 * cover * (1.0 - cover) / width
     if is_bright:
         back = 1.0 / (1.0 + np.square(math.exp(log_steep) * steep))
         shapes = ((1.0 - cover) * back, cover * back)
     else:
         shapes = (1.0 - cover, steep)
-    columns = np.column_stack([*(np.convolve(one, kernel, "valid") for one in shapes), np.ones_like(away)])
-    height = float(np.ptp(profile.level))
-    # the board has patterns of its own, the body hardly any: its side of the slope tells more
-    weight = _UNEXPLAINED / np.hypot(_UNEXPLAINED, profile.spread[::2] / height)
-    columns *= weight[:, np.newaxis]
-    level = weight * profile.level[::2] / height
-    held = np.linalg.solve(columns.T @ columns + 1e-9 * np.eye(3), columns.T @ level)
-    return level - columns @ held
+    count = len(profiles.away)
+    columns = np.ones((len(places), count, 3))
+    for number, one in enumerate(shapes):
+        smooth = kernel[half] * one[:, half : half + count]
+        for k in range(1, half + 1):
+            smooth += kernel[half + k] * (one[:, half + k : half + k + count] + one[:, half - k : half - k + count])
+        columns[..., number] = smooth
+    columns *= profiles.weight[..., np.newaxis]
+    across = np.swapaxes(columns, 1, 2)
+    held = np.linalg.solve(across @ columns + 1e-9 * np.eye(3), across @ profiles.level[..., np.newaxis])
+    return profiles.level - (columns @ held)[..., 0]
 
 
 def _half_way(profile: Profile) -> float:

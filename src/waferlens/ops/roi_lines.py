@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 from scipy.special import stdtr, stdtrit
 
-from waferlens.ops.border_lines import LEAST_PIECES, Pieces, near_pieces
+from waferlens.ops.border_lines import LEAST_PIECES, Pieces, middle_of, near_pieces
 
 _LENGTHS_PX = (10.0, 16.0, 25.0, 40.0, 63.0, 100.0)  # correlation lengths that are tried
 _SHARES = (0.0, 0.15, 0.3, 0.5, 0.7, 0.85, 0.95, 0.99)  # of the correlated part in the variance
@@ -68,7 +68,7 @@ def fit_lines(sides: list[Pieces]) -> FittedLines | None:
     for i, (side, keep) in enumerate(zip(sides, used, strict=True)):
         m = len(keep)
         y[i, :m], s[i, :m] = side.moved_px, side.along_px
-        relative = np.median(side.weight[keep]) / np.maximum(side.weight, 1e-300) if keep.any() else np.ones(m)
+        relative = middle_of(side.weight[keep]) / np.maximum(side.weight, 1e-300) if keep.any() else np.ones(m)
         r[i, :m] = np.where(keep, np.clip(relative, 0.2, 25.0), np.inf)
     white = _whitened(np.stack([y, np.where(np.isfinite(r), 1.0, 0.0), s]), r, step)
     return _mixture(white, used, step, n)

@@ -85,7 +85,7 @@ def roi_opencv(
 
 def wrong_light(image: np.ndarray, light: str | None) -> str:
     """Why an image is not of the light that is said, or too dark to show anything; empty where it is fine."""
-    brightest = float(image.reshape(-1, image.shape[-1]).mean(axis=0).max())
+    brightest = max(cv2.mean(image))
     if brightest < DARK_GREY:
         return f"a dark image: its brightest colour has a mean of {brightest:.1f} grey, less than {DARK_GREY:g}"
     if light is None:

@@ -46,7 +46,7 @@ class Look:
     """How far to either side the first passes look [px]"""
     strip_px: float = 1.0
     """Width of the strips the covariance is told in [px]"""
-    coarse_every: int = 2
+    coarse_every: int = 3
     """The first passes take every so manieth row across a border"""
     knot_px: float = 1.0
     """Distance of the knots of the mean profile [px]"""
@@ -100,7 +100,7 @@ def fit_rectangle(image: np.ndarray, quad: Float[np.ndarray, "4 2"], look: Look)
             return None
         offsets, turn = robust_lines(sides)
         quad = moved_quad(quad, offsets + _anchors(sides, look), turn)
-    sides = _sides(image, quad, look, table, look.out_px, look.in_px, 1)
+    sides = _sides(image, quad, look, table, look.out_px, look.in_px, 1, 2, look.strip_px if look.match else None)
     if sides is None:
         return None
     if look.match:
@@ -124,7 +124,15 @@ def fit_rectangle(image: np.ndarray, quad: Float[np.ndarray, "4 2"], look: Look)
 
 
 def _sides(
-    image: np.ndarray, quad: np.ndarray, look: Look, table: np.ndarray | None, out_px: float, in_px: float, every: int
+    image: np.ndarray,
+    quad: np.ndarray,
+    look: Look,
+    table: np.ndarray | None,
+    out_px: float,
+    in_px: float,
+    every: int,
+    rounds: int = 1,
+    strip_px: float | None = None,
 ) -> list[Pieces] | None:
     sides = []
     for number in range(4):
@@ -137,14 +145,14 @@ def _sides(
         start, stop = first + look.trim_px * way, second - look.trim_px * way
         band = sample_band(image, start, stop, out_px, in_px, every)
         half = 0.5 * (length - 2 * look.trim_px)
-        side = measure_pieces(collapse(band, table), band, half, look.piece_px, look.strip_px, look.knot_px)
+        side = measure_pieces(collapse(band, table), band, half, look.piece_px, strip_px, look.knot_px, rounds)
         sides.append(no_pieces(half, look.piece_px) if side is None else side)
     return sides if sum(side.weight.any() for side in sides) >= 3 else None
 
 
 def side_profiles(image: np.ndarray, quad: Float[np.ndarray, "4 2"], look: Look) -> list[Profile | None]:
     """The mean profile across each side of a quad; None of a side that is not in the image."""
-    sides = _sides(image, quad, look, linear(image), look.out_px, look.in_px, look.coarse_every)
+    sides = _sides(image, quad, look, linear(image), look.out_px, look.in_px, look.coarse_every, 2)
     if sides is None:
         return [None] * 4
     return [side.profile if side.weight.any() else None for side in sides]
