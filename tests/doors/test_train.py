@@ -128,6 +128,22 @@ def test_another_recipe_may_not_enter_a_run(data: Path, tmp_path: Path) -> None:
         train(tiny("hole-fast", "train.seed=5"), data, tmp_path / "run")
 
 
+def test_a_loss_that_is_no_number_ends_the_run_and_says_what_to_change(data: Path, tmp_path: Path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    from waferlens.train.tasks import DepthTask
+
+    step, steps = DepthTask.training_step, []
+
+    def breaks(self, batch, index):  # type: ignore[no-untyped-def]
+        steps.append(index)
+        loss = step(self, batch, index)
+        return loss * float("nan") if len(steps) == 2 else loss
+
+    monkeypatch.setattr(DepthTask, "training_step", breaks)
+    with pytest.raises(UsageError, match=r"the loss is nan at step 2 of epoch 1: lower train\.lr"):
+        train(tiny("hole-fast"), data, tmp_path / "run", threads=1)
+    assert len(steps) == 2
+
+
 def test_export_refuses_what_disagrees(data: Path, tmp_path: Path) -> None:
     train(tiny("hole-fast"), data, tmp_path / "run", threads=1)
     export(tmp_path / "run", tmp_path / "bundle")

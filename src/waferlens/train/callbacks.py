@@ -1,13 +1,16 @@
-"""What is done at the end of every epoch: the learning curves are written, and the CPU budget is watched."""
+"""What is done beside every run: the learning curves are written, the CPU budget is watched, and so is the loss."""
 
 from __future__ import annotations
 
 import csv
 from pathlib import Path
+from typing import Any
 
 import lightning
+import torch
 from lightning.pytorch.callbacks import Callback
 
+from waferlens.errors import UsageError
 from waferlens.train.setup import Metric, Task
 
 
@@ -70,3 +73,21 @@ class CpuBudget(Callback):
         if task.cpu_seconds > self.seconds and trainer.current_epoch + 1 < (trainer.max_epochs or 0):
             self.spent = True
             trainer.should_stop = True
+
+
+class LossIsNumber(Callback):
+    """Ends a run at the step whose loss is no number: no later one is better, and hours would be spent on nothing."""
+
+    def on_train_batch_end(self, trainer: lightning.Trainer, task: Task, outputs: Any, batch: Any, index: int) -> None:
+        """Looks at what the step returned; steps that optimise by themselves may return nothing.
+
+        Raises:
+            UsageError: the loss is not finite.
+        """
+        loss = outputs.get("loss") if isinstance(outputs, dict) else outputs
+        if isinstance(loss, torch.Tensor) and not torch.isfinite(loss):
+            raise UsageError(
+                f"the loss is {float(loss)} at step {index + 1} of epoch {trainer.current_epoch + 1}: lower train.lr "
+                "(with muon also train.muon_lr), set train.gradient_clip, or try train.precision=f32; the run's folder "
+                "holds the last whole epoch"
+            )

@@ -25,7 +25,7 @@ from waferlens.recipe import PackageRecipe, WaferRecipe, as_yaml, load_recipe
 from waferlens.recipe.hole import Pix2Pix
 from waferlens.records import RunCard
 from waferlens.train.beginning import WEIGHTS, begin_with, fill_with
-from waferlens.train.callbacks import CpuBudget, Curves
+from waferlens.train.callbacks import CpuBudget, Curves, LossIsNumber
 from waferlens.train.memory import keep_freed_memory
 from waferlens.train.setup import Metric, Setup, Trainable
 
@@ -94,7 +94,7 @@ def train(
             of an encoder that stays frozen.
         FormatError: `weights` is damaged, or more than weights.
         UsageError: the folder holds a run of another recipe, or a finished one; the data or `start` are of another
-            size or network than the recipe's; a frozen encoder would stay as it was drawn.
+            size or network than the recipe's; a frozen encoder would stay as it was drawn; the loss becomes no number.
     """
     _require_a_beginning(recipe, start, weights, out)
     started, wall = time.strftime("%Y-%m-%dT%H:%M:%S%z"), time.perf_counter()
@@ -127,7 +127,7 @@ def train(
     last = ModelCheckpoint(out, filename="last", enable_version_counter=False)
     curves = Curves(out / CURVES, metric)
     budget = CpuBudget(recipe.train.budget_cpu_minutes)
-    callbacks: list[Callback] = [curves, best, last, budget]
+    callbacks: list[Callback] = [curves, best, last, budget, LossIsNumber()]
     if recipe.train.early_stop_patience is not None:
         callbacks.append(EarlyStopping(metric.name, patience=recipe.train.early_stop_patience))
     with warnings.catch_warnings():
