@@ -54,14 +54,9 @@ def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def learned(packages: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[PackageRecipe, Path, Path]:
     """A recipe, its run, long enough to find turned dies, and its bundle."""
     home = tmp_path_factory.mktemp("learned")
-    settings = [
-        "train.epochs=24",
-        "train.lr=4e-3",
-        "loss.class_kind=quality-focal",
-        "train.ema=0.9",
-        "train.augment.flip=false",
-    ]
-    recipe = tiny_package("package-fast", *settings, folder=home)
+    settings = ["train.epochs=36", "train.optimizer=adamw", "train.lr=8e-3", "train.ema=0.9", "loss.box=ciou"]
+    settings += ["loss.class_kind=quality-focal", "train.augment.flip=false", "train.augment.paste_in=0"]
+    recipe = tiny_package("package-fast", *settings)
     train(recipe, packages, home / "run", threads=1)
     export(home / "run", home / "bundle")
     return recipe, home / "run", home / "bundle"
@@ -79,7 +74,7 @@ def curves(run: Path) -> list[dict[str, str]]:
 def test_recipes_run_from_devices_to_boxes(
     name: str, settings: tuple[str, ...], packages: Path, tmp_path: Path
 ) -> None:
-    recipe = tiny_package(name, *settings, folder=tmp_path)
+    recipe = tiny_package(name, *settings)
     result = train(recipe, packages, tmp_path / "run", threads=1)
     assert 0 <= result.validation <= 1
     assert result.as_json().keys() >= {"map50_error", "epochs", "stopped"}
@@ -148,12 +143,13 @@ def test_a_turned_die_is_found_where_it_lies_in_the_image(
 def test_a_class_can_have_a_limit_of_its_own(learned: tuple[PackageRecipe, Path, Path], packages: Path) -> None:
     recipe, _, bundle = learned
     session = PackageSession(open_bundle(bundle))
+    session.most = 10_000  # none is crowded out by the other class
     images = held_out(recipe, packages, session)
     either = session.findings(images, 0.03)
     one = session.findings(images, [0.03, 2.0])
     assert all(set(found.kinds) <= {0} for found in one)
     assert [int((found.kinds == 0).sum()) for found in either] == [len(found) for found in one]
-    assert any(len(found) < session.most and 1 in found.kinds for found in either)
+    assert any(1 in found.kinds for found in either)
 
 
 @pytest.mark.slow
@@ -178,7 +174,7 @@ def test_a_killed_run_goes_on_with_the_same_losses(packages: Path, tmp_path: Pat
         time.sleep(0.005)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    assert 2 <= len(curves(broken)) < 10, "the run was not interrupted in its middle"
+    assert 2 <= len(curves(broken)) < 8, "the run was not interrupted in its middle"
     threads = torch.get_num_threads()
     for run in (broken, whole):
         train(recipe, packages, run, threads=1)
@@ -190,7 +186,9 @@ def test_a_killed_run_goes_on_with_the_same_losses(packages: Path, tmp_path: Pat
 
 def test_a_run_begins_with_another(learned: tuple[PackageRecipe, Path, Path], packages: Path, tmp_path: Path) -> None:
     recipe, run, _ = learned
-    again = recipe.model_copy(update={"train": recipe.train.model_copy(update={"epochs": 1, "lr": 1e-9})})
+    again = recipe.model_copy(
+        update={"train": recipe.train.model_copy(update={"epochs": 1, "lr": 1e-9, "muon_lr": 1e-9})}
+    )
     train(again, packages, tmp_path / "run", start=run, threads=1)
     ours, theirs = load_file(tmp_path / "run" / "weights.safetensors"), load_file(run / "weights.safetensors")
     for name, weight in build_detector(recipe).named_parameters():
@@ -237,7 +235,7 @@ def test_data_that_does_not_have_what_is_asked(
     settings: list[str], error: type[Exception], said: str, packages: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(error, match=said):
-        train(tiny_package("package-fast", *settings, folder=tmp_path), packages, tmp_path / "run")
+        train(tiny_package("package-fast", *settings), packages, tmp_path / "run")
 
 
 @pytest.mark.parametrize(
@@ -249,7 +247,7 @@ def test_data_that_does_not_have_what_is_asked(
 )
 def test_settings_that_mean_nothing_are_refused(settings: list[str], said: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=said):
-        tiny_package("package-fast", *settings, folder=tmp_path)
+        tiny_package("package-fast", *settings)
 
 
 def test_labels_of_ones_own_are_learned_as_well(packages: Path, tmp_path: Path) -> None:
@@ -264,16 +262,17 @@ def test_labels_of_ones_own_are_learned_as_well(packages: Path, tmp_path: Path) 
     (folder / "labels.json").write_text(json.dumps(told))
     kinds = [one["name"] for one in told["categories"]]
     settings = [f"target.classes=[{', '.join(kinds)}]", "input.region=image", "train.epochs=1"]
-    result = train(tiny_package("package-fast", *settings, folder=tmp_path), folder, tmp_path / "run", threads=1)
+    settings.append("train.augment.corner_px=0")
+    result = train(tiny_package("package-fast", *settings), folder, tmp_path / "run", threads=1)
     assert 0 <= result.validation <= 1
     with pytest.raises(UsageError, match="the corners of the package are not told"):
-        train(tiny_package("package-fast", folder=tmp_path), folder, tmp_path / "refused")
+        train(tiny_package("package-fast"), folder, tmp_path / "refused")
 
 
 def test_true_boxes_are_those_of_the_set(packages: Path, tmp_path: Path) -> None:
     """Outlines laid into the whole image are the boxes that the simulator tells; in the upright package they are no
     larger than the boxes around the turned boxes."""
-    recipe = tiny_package("package-fast", folder=tmp_path)
+    recipe = tiny_package("package-fast")
     compared = 0
     for number in range(12):
         device = read_device(packages, number)
@@ -293,7 +292,7 @@ def test_true_boxes_are_those_of_the_set(packages: Path, tmp_path: Path) -> None
 
 def test_batches_are_a_function_of_seed_and_epoch(packages: Path, tmp_path: Path) -> None:
     settings = ["train.augment.rotate_deg=5", "train.augment.corner_px=1", "train.augment.mixup=0.5"]
-    recipe = tiny_package("package-fast", *settings, folder=tmp_path)
+    recipe = tiny_package("package-fast", *settings)
     sources = read_sources(recipe, packages, "train")
     first, again, later = (list(DetectionBatches(sources, recipe, epoch)) for epoch in (3, 3, 4))
     for one, other in zip(first, again, strict=True):
