@@ -155,7 +155,7 @@ def test_a_class_can_have_a_limit_of_its_own(learned: tuple[PackageRecipe, Path,
 @pytest.mark.slow
 def test_a_killed_run_goes_on_with_the_same_losses(packages: Path, tmp_path: Path) -> None:
     settings = [
-        "train.epochs=10",
+        "train.epochs=8",
         "train.augment.mixup=0.3",
         "train.augment.paste_in=0.3",
         "train.augment.noise_grey=3",
