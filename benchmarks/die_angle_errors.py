@@ -1,7 +1,7 @@
 """How near the angle of a die is found, against what its borders permit, and what is decided at the limit.
 
-Devices are drawn as `simulate package` draws them, their truth kept. Of each light and datum: the 95th percentile of the
-error over that of the bound (1.96 standard deviations), and how many of the 90 % intervals hold the truth.
+Devices are drawn as `simulate package` draws them, their truth kept. Of each light and datum: the 95th percentile of
+the error over that of the bound (1.96 standard deviations), and how many of the 90 % intervals hold the truth.
 
     python benchmarks/die_angle_errors.py --domain turned --devices 60
     python benchmarks/die_angle_errors.py --domain hard --devices 60 --lights bf --datums package cavity

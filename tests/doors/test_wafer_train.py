@@ -156,8 +156,8 @@ def test_three_channels(name: str, fields: Path, tmp_path: Path) -> None:
     ("supervision", "terms"),
     [
         ("dense", {"pixel", "sigma", "classes"}),
-        ("track", {"track", "sigma"}),
-        ("mixed", {"pixel", "sigma", "classes", "track"}),
+        ("track", {"track", "range", "sigma"}),
+        ("mixed", {"pixel", "sigma", "classes", "track", "range"}),
     ],
 )
 def test_supervision(supervision: str, terms: set[str], fields: Path, tmp_path: Path) -> None:

@@ -185,10 +185,10 @@ def _package(opened: Bundle, data: Path, split: str, out: Path | None, json: boo
     from waferlens.bundle.package import PackageSession
     from waferlens.evaluate.detections_text import detection_lines, write_detections
     from waferlens.evaluate.package import evaluate_package, package_lines, read_judged
-    from waferlens.prepare.splits import split_of
+    from waferlens.prepare.package_sides import side_of
 
     def keep(group: str) -> bool:
-        return split in ("all", split_of(group))
+        return split in ("all", side_of(data, group))
 
     session = PackageSession(opened, threads=2)
     judged = read_judged(data, session, keep)

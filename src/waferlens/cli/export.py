@@ -24,7 +24,9 @@ def export(
     tolerance: Annotated[
         float | None,
         typer.Option(
-            min=0.0, help="Greatest difference between torch and ONNX Runtime; 0.01 grey, 0.1 um or 0.001 m if not set."
+            min=0.0,
+            help="Greatest difference between torch and ONNX Runtime; "
+            "0.01 grey, 0.1 um, 0.001 m or 0.05 px if not set.",
         ),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print a machine-readable result.")] = False,
