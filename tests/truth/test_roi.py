@@ -162,3 +162,11 @@ def test_the_soft_border_tells_its_width() -> None:
 def test_methods_that_are_not_there_are_named() -> None:
     with pytest.raises(UsageError, match="opencv, edges"):
         find_roi(blank(), "magic")
+
+
+def test_near_a_limit_the_light_that_is_said_is_believed() -> None:
+    image = np.broadcast_to(np.array([34, 27, 15], np.uint8), (64, 64, 3)).copy()
+    image[::2, ::2, 2] = 16  # mean blue 15.25: not sorted
+    assert sort_light(image).light is None
+    assert "is said" not in roi_opencv(image, light="dfw").reason
+    assert "brightfield is said" in roi_opencv(image - 10, light="bf").reason

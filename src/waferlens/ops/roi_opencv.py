@@ -91,7 +91,7 @@ def wrong_light(image: np.ndarray, light: str | None) -> str:
     if light is None:
         return ""
     told = sort_light(image)
-    if told.nearest != light:
+    if told.light is not None and told.light != light:
         colours = ", ".join(f"{one:.1f}" for one in told.means)
         return f"{NAMES[light]} is said, but its mean colours {colours} are those of {NAMES[told.nearest]}"
     return ""
