@@ -35,10 +35,8 @@ from waferlens.ops.roi_rectangle import FittedRectangle, Look, fit_rectangle, mo
 
 COARSE = 8
 """How many times smaller the image is in which the body is looked for"""
-BORDER_BRIGHT = Look(14.0, 24.0, trim_px=40.0, coarse_px=30.0, coarse_every=4, brighter=-1, knot_px=2.0, match=False)
-"""How a package's borders are looked at in brightfield: on the body's side, for the board has patterns of its own"""
-BORDER_DARK = Look(30.0, 30.0, trim_px=40.0, coarse_px=30.0, coarse_every=4, brighter=-1, knot_px=2.0, match=False)
-"""And in darkfield, where the border itself shines"""
+BORDER = Look(14.0, 24.0, trim_px=40.0, coarse_px=30.0, coarse_every=4, brighter=-1, knot_px=2.0, match=False)
+"""How a package's borders are looked at: on the body's side, for the board has patterns of its own"""
 SLOPE = Look(24.0, 40.0, trim_px=40.0, coarse_px=0.0, coarse_every=3, knot_px=2.0, match=False)
 """How much of the profile is taken to place the outline on the border's slope"""
 _BODY_LEVEL = 0.75  # between the darkest (0) and the board (1): below it is what is no board
@@ -111,7 +109,7 @@ def locate_package(
     quad, upright = stand_up(quad, openings, COARSE)
     is_bright = (light or sort_light(image).nearest) == "bf"
     share = min(1.0, float(np.hypot(*(quad[1] - quad[0]))) / CROP_PX[0])
-    fitted = fit_rectangle(image, quad, _smaller(BORDER_BRIGHT if is_bright else BORDER_DARK, share))
+    fitted = fit_rectangle(image, quad, _smaller(BORDER, share))
     if fitted is None or fitted.used_share < _LEAST_USED:
         used = 0.0 if fitted is None else fitted.used_share
         reason = f"no straight borders: lines fit {100 * used:.0f} % of the sides of what looks like a chip"
