@@ -39,7 +39,7 @@ def network(scores: Sequence[Sequence[float]]) -> bytes:
         nodes,
         "by_hand",
         [value("image", TensorProto.FLOAT, ["b", 3, HEIGHT_PX, WIDTH_PX])],
-        [value("boxes", TensorProto.FLOAT, ["b", 2, 4]), value("scores", TensorProto.FLOAT, ["b", 2, 2])],
+        [value("boxes", TensorProto.FLOAT, ["b", 2, 4]), value("scores", TensorProto.FLOAT, ["b", 2, len(scores[0])])],
         [numpy_helper.from_array(number, name) for name, number in numbers.items()],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
@@ -47,13 +47,13 @@ def network(scores: Sequence[Sequence[float]]) -> bytes:
     return model.SerializeToString()
 
 
-def make_package_bundle(path: Path, crack: float = 0.9, turned: float = 0.0, angle: bool = True) -> Bundle:
+def make_package_bundle(path: Path, crack: float = 0.9, turned: float | None = 0.0, angle: bool = True) -> Bundle:
     """Writes the bundle.
 
     Args:
         path: Its folder.
         crack: Score of the crack.
-        turned: Score of the die that the network takes to be turned.
+        turned: Score of the die that the network takes to be turned; None for a network that knows cracks alone.
         angle: Whether the die's angle is measured.
     """
     recipe = {
@@ -61,12 +61,12 @@ def make_package_bundle(path: Path, crack: float = 0.9, turned: float = 0.0, ang
         "station": "package",
         "input": {"scene": "packages", "region": "roi", "height_px": HEIGHT_PX, "width_px": WIDTH_PX, "channels": 3,
                   "lights": ["bf"]},
-        "target": {"classes": ["crack", "rotate"]},
+        "target": {"classes": ["crack"] if turned is None else ["crack", "rotate"]},
         "findings": {"score": 0.25, "nms_iou": 0.5, "most": 100},
         "angle": {"datum": "package", "limit_deg": 0.5} if angle else None,
     }  # fmt: skip
     files: dict[str, Any] = {
-        "model.onnx": network([[crack, 0.0], [0.0, turned]]),
+        "model.onnx": network([[crack], [0.0]] if turned is None else [[crack, 0.0], [0.0, turned]]),
         "recipe.yaml": yaml.safe_dump(recipe),
         "runcard.json": {"kind": "by hand"},
         "CARD.md": "# by hand\n",

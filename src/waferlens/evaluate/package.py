@@ -21,7 +21,7 @@ from waferlens.formats import package_set
 from waferlens.formats.package_set import Device
 from waferlens.load.package import Picture, is_package_set, read_pictures
 from waferlens.prepare.package_geometry import image_quad, placed
-from waferlens.prepare.package_part import PackagePart, asked_angle, examined
+from waferlens.prepare.package_part import PackagePart, asked_angle, examined, told_classes
 from waferlens.prepare.package_truth import boxes_of, outline_points
 
 LEAST_SCORE = 0.001
@@ -41,14 +41,22 @@ class Judged:
         return self.devices.get(picture.name)
 
 
-def read_judged(data: Path, session: PackageSession, keep: Callable[[str], bool] = lambda group: True) -> Judged:
+def read_judged(
+    data: Path, session: PackageSession, bundle: Bundle, keep: Callable[[str], bool] = lambda group: True
+) -> Judged:
     """The images of a folder that a bundle is judged on: those in its lights, of groups that are wanted.
+
+    Args:
+        data: A package set, DeepPCB, or a folder of labels.
+        session: Of the bundle.
+        bundle: Its recipe says whether turned dies are told, too.
+        keep: Groups that are wanted.
 
     Raises:
         InputError: there is none, or the folder tells no truth.
         UsageError: its classes are not the bundle's.
     """
-    pictures = list(read_pictures(data, session.classes, session.lights, keep))
+    pictures = list(read_pictures(data, told_classes(session, asked_angle(bundle)), session.lights, keep))
     if not pictures:
         raise InputError(data, "holds no image that is asked for")
     devices: dict[str, Device] = {}
@@ -72,7 +80,7 @@ def evaluate_package(
     Args:
         session: Of the bundle.
         bundle: Its recipe says whether the die's angle is measured.
-        pictures: Images with labels of the bundle's classes and of what is to be ignored.
+        pictures: Images with labels of the classes the bundle tells, and of what is to be ignored.
         devices: The device on an image, for sizes and contrasts of its defects; None where these are not told.
         advance: Told of each finished image.
         options: Of `evaluate.detections.evaluate_detections`.
@@ -85,6 +93,7 @@ def evaluate_package(
         InputError: there is no image.
     """
     angle = asked_angle(bundle)
+    classes = told_classes(session, angle)
     found, truth, groups = [], [], []
     reasons: dict[str, int] = {}
     turns: list[tuple[float, float, float, float]] = []
@@ -95,9 +104,9 @@ def evaluate_package(
         device = devices(picture)
         if part.reason:
             reasons[part.reason] = reasons.get(part.reason, 0) + 1
-        numbers = np.array([session.classes.index(kind) for kind in part.kinds], np.int64)
+        numbers = np.array([classes.index(kind) for kind in part.kinds], np.int64)
         found.append(FoundHere(part.input_boxes, part.scores, numbers))
-        truth.append(true_here(picture, part, session, device, image.shape))
+        truth.append(true_here(picture, part, session, classes, device, image.shape))
         groups.append(picture.group)
         turn = _turn(part, device)
         if turn is not None:
@@ -105,9 +114,7 @@ def evaluate_package(
         advance(1)
     if not truth:
         raise InputError("the data", "holds no image to judge on")
-    told = evaluate_detections(
-        found, truth, groups, classes=session.classes, threshold=float(session.least_score), **options
-    )
+    told = evaluate_detections(found, truth, groups, classes=classes, threshold=float(session.least_score), **options)
     lost = dict(sorted(reasons.items(), key=lambda one: -one[1]))
     told["parts"] = {"found": len(truth) - sum(reasons.values()), "not_found": lost}
     if turns:
@@ -116,7 +123,12 @@ def evaluate_package(
 
 
 def true_here(
-    picture: Picture, part: PackagePart, session: PackageSession, device: Device | None, shape: Sequence[int]
+    picture: Picture,
+    part: PackagePart,
+    session: PackageSession,
+    classes: Sequence[str],
+    device: Device | None,
+    shape: Sequence[int],
 ) -> TrueHere:
     """Truth of an image in the network's input.
 
@@ -124,7 +136,8 @@ def true_here(
         picture: With its labels.
         part: Where the package lies; where it was not found, the truth's own place stands in, so that what was missed
             has a size.
-        session: Of the bundle; its classes number the labels.
+        session: Of the bundle.
+        classes: That number the labels.
         device: Sizes and contrasts of its defects; None where not told.
         shape: Rows and columns of the image.
     """
@@ -135,7 +148,7 @@ def true_here(
     labels = picture.labels
     boxes, left = boxes_of([placement.to_input(outline_points(one)) for one in labels], placement)
     chosen = [one for one, kept in zip(labels, left, strict=True) if kept]
-    kinds = [session.classes.index(one.kind) if one.kind in session.classes else ANY for one in chosen]
+    kinds = [classes.index(one.kind) if one.kind in classes else ANY for one in chosen]
     matched = [_defect_of(one.box, device) for one in chosen]
     return TrueHere(
         boxes[left].reshape(-1, 4),

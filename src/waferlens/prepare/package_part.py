@@ -1,8 +1,9 @@
 """One image of a package, looked at whole: its light, where the package lies, how its die is turned, what is found.
 
 Inspection and evaluation both go this way. Where a recipe measures the die's angle, the angle decides what is a turned
-die: a network that sees a few pixels of tilt is only asked about cracks. The score of such a finding is the probability
-that the angle is beyond the limit, of a normal distribution with the fit's standard deviation.
+die, whether the network knows that class or not: one that sees a few pixels of tilt is only asked about cracks. The score
+of such a finding is the probability that the angle is beyond the limit, of a normal distribution with the fit's standard
+deviation.
 """
 
 from __future__ import annotations
@@ -59,6 +60,18 @@ def asked_angle(bundle: Bundle) -> DieAngleSpec | None:
     return None if told is None else DieAngleSpec(**told)
 
 
+def told_classes(session: PackageSession, angle: DieAngleSpec | None) -> tuple[str, ...]:
+    """Classes that an image is told by: the network's in their order, and the turned die's where its angle is measured.
+
+    Args:
+        session: Of the bundle.
+        angle: Whether the die's angle is measured; it is on upright packages only.
+    """
+    if angle is None or session.region != "roi" or ROTATE in session.classes:
+        return session.classes
+    return (*session.classes, ROTATE)
+
+
 def examined(
     session: PackageSession,
     image: UInt8[np.ndarray, "h w 3"],
@@ -76,8 +89,9 @@ def examined(
         angle: Whether and how the die's angle is measured.
         light: `bf`, `dfw` or `dfb` if it is known; sorted by colour if None.
         pixel_um: Size of a pixel, for the die's offset [um]
-        least: Score from which a box is a finding; the bundle's own if None.
+        least: Score, or one a class of the network, from which a box is a finding; the bundle's own if None.
     """
+    classes = told_classes(session, angle)
     sorted_light = sort_light(image)
     known = light or sorted_light.light
     located, turned = None, None
@@ -95,9 +109,9 @@ def examined(
     quad = None if located is None else located.roi.quad
     shown, placement = prepared(session, image, quad)
     found = session.findings(shown[None], least)[0]
-    if turned is not None and angle is not None and ROTATE in session.classes:
-        found = with_turned_die(found, turned, angle, placement, session.classes.index(ROTATE))
-    told = in_image(session.classes, found, placement)
+    if turned is not None and angle is not None:
+        found = with_turned_die(found, turned, angle, placement, classes.index(ROTATE))
+    told = in_image(classes, found, placement)
     return PackagePart(
         sorted_light, located, turned, placement, told.kinds, told.scores, told.boxes, found.boxes, told.quads
     )
