@@ -1,9 +1,9 @@
 """One image of a package, looked at whole: its light, where the package lies, how its die is turned, what is found.
 
 Inspection and evaluation both go this way. Where a recipe measures the die's angle, the angle decides what is a turned
-die, whether the network knows that class or not: one that sees a few pixels of tilt is only asked about cracks. The score
-of such a finding is the probability that the angle is beyond the limit, of a normal distribution with the fit's standard
-deviation.
+die, whether the network knows that class or not: one that sees a few pixels of tilt is only asked about cracks. The
+score of such a finding is the probability that the angle is beyond the limit, of a normal distribution with the fit's
+standard deviation.
 """
 
 from __future__ import annotations
