@@ -11,6 +11,8 @@ Source: S2, region of interest by OpenCV.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import cv2
 import numpy as np
 from jaxtyping import UInt8
@@ -26,18 +28,42 @@ SMOOTHING = 0.01
 """Of a contour's length: how far the polygon may leave it"""
 
 
-def threshold_mask(image: np.ndarray) -> UInt8[np.ndarray, "h w"]:
+@dataclass(frozen=True, slots=True)
+class OpencvSettings:
+    """What the method can be told; the recipe `roi-opencv` says the same."""
+
+    block_px: int = BLOCK_PX
+    """Side of the neighbourhood [px]"""
+    constant_grey: float = CONSTANT_GREY
+    """How much darker than its mean the foreground is [grey]"""
+    least_contour_px: float = LEAST_CONTOUR_PX
+    """Of a contour of a package [px²]"""
+    least_rectangle_px: float = LEAST_RECTANGLE_PX
+    """Of the rectangle about it [px²]"""
+    smoothing: float = SMOOTHING
+    """Of a contour's length: how far the polygon may leave it"""
+
+
+def threshold_mask(
+    image: np.ndarray, block_px: int = BLOCK_PX, constant_grey: float = CONSTANT_GREY
+) -> UInt8[np.ndarray, "h w"]:
     """What is darker than its neighbourhood: 255, else 0.
 
     Args:
         image: `h w` or `h w 3` of 8 bits, red, green, blue [grey]
+        block_px: side of the neighbourhood, odd [px]
+        constant_grey: how much darker than its mean [grey]
     """
     grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) if image.ndim == 3 else image
-    return cv2.adaptiveThreshold(grey, 255, cv2.ADAPTIVE_THRESH_MEAN_C, cv2.THRESH_BINARY_INV, BLOCK_PX, CONSTANT_GREY)
+    return cv2.adaptiveThreshold(grey, 255, cv2.ADAPTIVE_THRESH_MEAN_C, cv2.THRESH_BINARY_INV, block_px, constant_grey)
 
 
 def roi_opencv(
-    image: UInt8[np.ndarray, "h w 3"], *, light: str | None = None, size_px: tuple[int, int] = CROP_PX
+    image: UInt8[np.ndarray, "h w 3"],
+    *,
+    light: str | None = None,
+    size_px: tuple[int, int] = CROP_PX,
+    settings: OpencvSettings | None = None,
 ) -> Roi:
     """The package in an image, by thresholds.
 
@@ -45,18 +71,22 @@ def roi_opencv(
         image: red, green, blue [grey]
         light: `bf`, `dfw` or `dfb` if it is known; an image of another light is refused.
         size_px: width and height of the upright crop [px]
+        settings: what else the method can be told.
     """
+    told = settings or OpencvSettings()
     wrong = wrong_light(image, light)
     if wrong:
         return no_roi("opencv", wrong, size_px)
-    contours, _ = cv2.findContours(threshold_mask(image), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
-    large = [one for one in contours if cv2.contourArea(one) > LEAST_CONTOUR_PX]
+    contours, _ = cv2.findContours(
+        threshold_mask(image, told.block_px, told.constant_grey), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE
+    )
+    large = [one for one in contours if cv2.contourArea(one) > told.least_contour_px]
     rectangles = []
     for contour in large:
-        polygon = cv2.approxPolyDP(contour, SMOOTHING * cv2.arcLength(contour, True), True)
+        polygon = cv2.approxPolyDP(contour, told.smoothing * cv2.arcLength(contour, True), True)
         rectangle = cv2.minAreaRect(polygon)
         area = rectangle[1][0] * rectangle[1][1]
-        if area > LEAST_RECTANGLE_PX:
+        if area > told.least_rectangle_px:
             rectangles.append((area, cv2.contourArea(contour) / area, rectangle))
     if not rectangles:
         areas = sorted((cv2.contourArea(one) for one in contours), reverse=True)
@@ -65,8 +95,8 @@ def roi_opencv(
         )
         return no_roi(
             "opencv",
-            f"no chip: no contour above {LEAST_CONTOUR_PX:,.0f} px² in a rectangle above "
-            f"{LEAST_RECTANGLE_PX:,.0f} px² ({most})",
+            f"no chip: no contour above {told.least_contour_px:,.0f} px² in a rectangle above "
+            f"{told.least_rectangle_px:,.0f} px² ({most})",
             size_px,
         )
     rectangles.sort(key=lambda one: -one[0])

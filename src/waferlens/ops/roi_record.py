@@ -45,6 +45,8 @@ class Roi:
     upright: str = "ambiguous"
     """What told top from bottom; `ambiguous` where nothing did: then the angle is told with the smaller turn."""
     notes: tuple[str, ...] = ()
+    network_score: float | None = None
+    """Of the box that a network drew, 0 to 1; None where there is no network"""
 
     @property
     def found(self) -> bool:
@@ -77,6 +79,7 @@ class Roi:
             "corner_sigma_px": self.corner_sigma_px,
             "upright": self.upright,
             "notes": list(self.notes),
+            "network_score": None if self.network_score is None else round(self.network_score, 4),
         }
 
 
