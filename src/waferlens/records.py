@@ -47,6 +47,22 @@ class Measurement:
 
 
 @dataclass(frozen=True, slots=True)
+class Place:
+    """Where something lies on an upright part, and how large it is: x to the right, y up from its lower left corner."""
+
+    x: float
+    """Of its middle [unit]"""
+    y: float
+    """Of its middle [unit]"""
+    width: float
+    """[unit]"""
+    height: float
+    """[unit]"""
+    unit: Literal["um", "px"]
+    """`px` where the size of a pixel is not known."""
+
+
+@dataclass(frozen=True, slots=True)
 class Finding:
     """Something found at a place of an image."""
 
@@ -66,6 +82,8 @@ class Finding:
     """Whether the rules call it critical; what is not is tolerable and only listed."""
     rule: str = ""
     """The rule that said so."""
+    place: Place | None = None
+    """Where it lies on its part; None where no part is found in the image."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

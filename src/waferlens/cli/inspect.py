@@ -46,7 +46,7 @@ def inspect(
     product: Annotated[
         str | None, typer.Option(metavar="310:318,636", help="Die thickness and tops of its levels [um] (wafer).")
     ] = None,
-    pitch_um: Annotated[float | None, typer.Option(help="Pitch of the images [um] (wafer).")] = None,
+    pitch_um: Annotated[float | None, typer.Option(help="Pitch of the images [um] (wafer, package).")] = None,
     layout: Annotated[
         Path | None, typer.Option(metavar="CSV", help="swath,x0_um,y0_um[,track]: stitch the swaths (wafer).")
     ] = None,
@@ -57,6 +57,23 @@ def inspect(
     clearance_um: Annotated[float | None, typer.Option(help="Above the highest bound; 50 (wafer) [um].")] = None,
     height_format: Annotated[
         str | None, typer.Option(metavar="tif,gwy,x3p", help="What height maps are written as (wafer).")
+    ] = None,
+    device: Annotated[
+        str | None,
+        typer.Option(metavar="REGEX", help="Finds the device in an image's path; NAME of NAME-bf.png (package)."),
+    ] = None,
+    lights: Annotated[
+        str | None,
+        typer.Option(metavar="bf,dfw", help="A device is to be seen in these; all the bundle knows (package)."),
+    ] = None,
+    klarf: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the findings as KLARF; needs --pitch-um (package).")
+    ] = None,
+    e142: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the strip's map as SEMI E142; needs --strip (package).")
+    ] = None,
+    strip: Annotated[
+        str | None, typer.Option(metavar="ROWSxCOLUMNS", help="How devices lie on their strip (package).")
     ] = None,
     maps: Annotated[bool, typer.Option(help="Write the height maps, or overlays of findings.")] = True,
     workers: Annotated[int, typer.Option(min=1, help="Threads.")] = 2,
@@ -92,6 +109,11 @@ def inspect(
             layer=layer,
             clearance_um=clearance_um,
             height_format=height_format,
+            device=device,
+            lights=lights,
+            klarf=klarf,
+            e142=e142,
+            strip=strip,
             maps=maps,
             workers=workers,
             fresh=fresh,
@@ -109,6 +131,9 @@ def inspect(
 def _machine(result: InspectResult) -> dict[str, Any]:
     """The result for machines: its findings as flat records."""
     found = [{"path": one.path, "page": one.page} | asdict(one.finding) for one in result.found]
+    for one in found:
+        if one["place"] is None:  # nothing that a part would be looked for on
+            del one["place"]
     return as_json(result) | {"found": as_json(found)}
 
 
@@ -119,6 +144,9 @@ def _summary(result: InspectResult) -> str:
         + (f", {result.resumed_at} of them before" if result.resumed_at else "")
         + (f": {told}" if told else "")
     ]
+    if result.devices:
+        told = ", ".join(f"{count} {verdict}" for verdict, count in result.device_verdicts.items() if count)
+        lines.append(f"{sum(result.device_verdicts.values())} devices: {told}, in {result.out}/devices.csv")
     if result.findings:
         lines.append(
             f"{result.findings} finding{'' if result.findings == 1 else 's'}, {result.critical_findings} critical, "

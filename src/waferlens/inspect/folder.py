@@ -22,10 +22,11 @@ from waferlens.records import RunCard
 
 DATABASE, RESULTS, QUARANTINE = "results.sqlite", "results.csv", "quarantine.csv"
 RUNCARD, LOG, PLAN = "runcard.json", "log.txt", "images.jsonl"
-FINDINGS, COCO = "findings.csv", "findings.json"
+FINDINGS, COCO, DEVICES = "findings.csv", "findings.json", "devices.csv"
 MAPS, OVERLAYS, STITCHED = "maps", "overlays", "stitched"
 _OURS = (
-    DATABASE, f"{DATABASE}-journal", RESULTS, QUARANTINE, FINDINGS, COCO, RUNCARD, LOG, PLAN, MAPS, OVERLAYS, STITCHED,
+    DATABASE, f"{DATABASE}-journal", RESULTS, QUARANTINE, FINDINGS, COCO, DEVICES, RUNCARD, LOG, PLAN, MAPS, OVERLAYS,
+    STITCHED,
 )  # fmt: skip
 _STEM_BYTES = 200
 _PART = ".part"  # ends the names of files that are not whole yet

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections import Counter, OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, islice
 from pathlib import Path
@@ -97,9 +97,9 @@ class GoldenWork:
             )
         self._plan = plan
 
-    def finish(self, plan: Plan) -> list[dict[str, Any]]:
+    def finish(self, plan: Plan, images: Iterable[ImageResult]) -> dict[str, list[dict[str, Any]]]:
         """Nothing: an image is done when its chunk is."""
-        return []
+        return {}
 
     def results(self, chunk: int, first: int, items: Sequence[Item]) -> list[ImageResult]:
         """Compares the images of one chunk.

@@ -5,7 +5,7 @@ No chunk knows of another.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -87,9 +87,9 @@ class HoleWork:
                 lateral = False  # it will be quarantined, with this very reason
         require_scales(self.limits, lateral, self.nm_per_grey is not None)
 
-    def finish(self, plan: Plan) -> list[dict[str, Any]]:
+    def finish(self, plan: Plan, images: Iterable[ImageResult]) -> dict[str, list[dict[str, Any]]]:
         """Nothing: an image is done when its chunk is."""
-        return []
+        return {}
 
     def results(self, chunk: int, first: int, items: Sequence[Item]) -> list[ImageResult]:
         """Inspects the images of one chunk and writes their maps.

@@ -1,35 +1,44 @@
-"""The package station at work on a lot: of each image its light, the package, findings, the die's angle, a verdict."""
+"""The package station at work on a lot: of each image its light, the package, findings, the die's angle, a verdict.
+
+What an image tells is stored with its chunk; what its device tells, of all its images, is worked out of the results
+when all are there (`package_devices`), and so are the files of the line (`package_files`).
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 import cv2
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 
 from waferlens.bundle.files import Bundle
 from waferlens.bundle.package import PackageSession
 from waferlens.bundle.verdict import NG, OK, REVIEW, VERDICTS
 from waferlens.errors import FormatError, InputError, UsageError
+from waferlens.formats.klarf_record import rel_um
 from waferlens.inspect.decoded import printable
-from waferlens.inspect.folder import OVERLAYS, overlay_name
+from waferlens.inspect.folder import DEVICES, OVERLAYS, overlay_name
 from waferlens.inspect.overlay import CRITICAL, TOLERABLE, write_picture
+from waferlens.inspect.package_devices import UNCLEAR, Grouping, devices_of, machine_rows, write_devices_csv
+from waferlens.inspect.package_files import LineFiles, line_files
 from waferlens.inspect.plan import Item, Plan
 from waferlens.load.package import read_pixels
+from waferlens.ops.roi_record import Roi
+from waferlens.prepare.package_geometry import box_around
 from waferlens.prepare.package_part import ROTATE, PackagePart, asked_angle, examined
 from waferlens.recipe.package import DieAngleSpec
-from waferlens.records import Finding
+from waferlens.records import Finding, Place
 from waferlens.store.rows import OK as MEASURED
 from waferlens.store.rows import QUARANTINED, ImageResult, Number
 
 COLUMNS = (
-    *("findings", "score", "die_angle", "die_offset_x", "die_offset_y", "package_angle", "package_fit"),
-    *("corner_sigma", "width", "height"),
+    *("light", "upright", "findings", "score", "die_angle", "die_offset_x", "die_offset_y"),
+    *("package_width", "package_height", "package_angle", "package_fit", "corner_sigma", "width", "height"),
 )
 RIM_PX = 6
 """Width of the rim around a finding that its brightness is compared with [px]"""
@@ -47,6 +56,10 @@ class PackageWork:
     pixel_um: float | None
     """Size of a pixel; lengths stay in px where it is not known [um]"""
     overlays: bool
+    grouping: Grouping
+    """Which images are of one device, and in which lights one is to be seen."""
+    files: LineFiles
+    """What is written for the line, if anything."""
 
     chunk: ClassVar[int] = 8
     finds: ClassVar[bool] = True
@@ -58,18 +71,31 @@ class PackageWork:
 
     def options(self) -> dict[str, Any]:
         """What the results depend on besides bundle and images; a run is only resumed with the same."""
-        return {"pixel_um": self.pixel_um, "overlays": self.overlays}
+        return {"pixel_um": self.pixel_um, "overlays": self.overlays, **self.grouping.options()}
 
     def takes(self, path: str) -> bool:
         """Every image; a set's masks, which lie in its `truth`, are none."""
         return Path(path).parent.name != "truth"
 
     def require(self, plan: Plan) -> None:
-        """Nothing: every image stands for itself."""
+        """Refuses a lot whose devices are not told by their names, or do not fit their strip.
 
-    def finish(self, plan: Plan) -> list[dict[str, Any]]:
-        """Nothing: an image is done when its chunk is."""
-        return []
+        Raises:
+            UsageError: they do not.
+        """
+        paths = (printable(path) for chunk in range(plan.chunks) for path, _ in plan.read(chunk))
+        self.files.require(self.grouping.names(paths))
+
+    def finish(self, plan: Plan, images: Iterable[ImageResult]) -> dict[str, list[dict[str, Any]]]:
+        """Brings the images of each device together, and writes what is told of devices.
+
+        Raises:
+            InputError: a file cannot be written.
+        """
+        found = devices_of(images, self.grouping)
+        write_devices_csv(self.out / DEVICES, found)
+        self.files.write(found, self.pixel_um)
+        return {"devices": machine_rows(found)}
 
     def results(self, chunk: int, first: int, items: Sequence[Item]) -> list[ImageResult]:
         """Inspects the images of one chunk.
@@ -103,16 +129,46 @@ class PackageWork:
         return made
 
 
-def package_work(bundle: Bundle, out: Path, *, overlays: bool, pitch_um: float | None = None) -> PackageWork:
+def package_work(
+    bundle: Bundle,
+    out: Path,
+    *,
+    overlays: bool,
+    pitch_um: float | None = None,
+    device: str | None = None,
+    lights: str | None = None,
+    klarf: str | Path | None = None,
+    e142: str | Path | None = None,
+    strip: str | None = None,
+) -> PackageWork:
     """The work of a package bundle, its options checked.
 
+    Args:
+        bundle: opened.
+        out: the run's folder.
+        overlays: whether pictures are written beside the numbers.
+        pitch_um: size of a pixel [um]
+        device: regular expression that finds the device in the path of an image; by its name if None.
+        lights: as `bf,dfw`: in which lights a device is to be seen; all that the bundle knows if None.
+        klarf: file of the findings.
+        e142: map of the strip.
+        strip: as `4x10`: its rows and columns.
+
     Raises:
-        UsageError: the pitch is none.
+        UsageError: an option is wrong.
         BundleError: the bundle cannot be used.
     """
     if pitch_um is not None and not 0 < pitch_um < math.inf:
         raise UsageError(f"--pitch-um {pitch_um:g}: the size of a pixel is more than 0 um")
-    return PackageWork(PackageSession(bundle), asked_angle(bundle), out, pitch_um, overlays)
+    session, angle = PackageSession(bundle), asked_angle(bundle)
+    told = session.lights if session.region == "roi" else None
+    kinds = tuple(dict.fromkeys([*session.classes, *([] if angle is None else [ROTATE])]))
+    files = line_files(out, kinds, klarf=klarf, e142=e142, strip=strip, pixel_um=pitch_um)
+    if klarf is not None and session.region != "roi":
+        raise UsageError(
+            f"--klarf {klarf}: {bundle.name} is shown whole images, and finds no package to tell places on"
+        )
+    return PackageWork(session, angle, out, pitch_um, overlays, Grouping.of(told, device, lights), files)
 
 
 def _colours(path: str, page: int) -> UInt8[np.ndarray, "h w 3"]:
@@ -134,8 +190,15 @@ def _tell(result: ImageResult, part: PackagePart, image: np.ndarray, work: Packa
     """Fills in a result with what was seen."""
     h, w = image.shape[:2]
     told: list[Number] = [("width", float(w), "px", None, None), ("height", float(h), "px", None, None)]
-    if part.located is not None:
-        roi = part.located.roi
+    if part.light is not None:
+        result.facts["light"] = part.light.light or UNCLEAR
+    scale, unit = (1.0, "px") if work.pixel_um is None else (work.pixel_um, "um")
+    roi = None if part.located is None else part.located.roi
+    if roi is not None:
+        if roi.quad is not None:
+            result.facts["upright"] = roi.upright
+            sides = sides_of(roi.quad) * scale
+            told += [("package_width", sides[0], unit, None, None), ("package_height", sides[1], unit, None, None)]
         told += [
             ("package_angle", roi.angle_deg, "deg", None, None),
             ("package_fit", roi.score, "1", None, None),
@@ -147,8 +210,8 @@ def _tell(result: ImageResult, part: PackagePart, image: np.ndarray, work: Packa
         return
     grey = image.mean(axis=2, dtype=np.float32)
     result.findings = [
-        finding_of(kind, score, box, grey)
-        for kind, score, box in zip(part.kinds, part.scores, part.boxes, strict=True)
+        finding_of(kind, score, box, grey, _placed(quad, roi, work.pixel_um))
+        for kind, score, box, quad in zip(part.kinds, part.scores, part.boxes, part.quads, strict=True)
         if not (kind == ROTATE and part.angle is not None)  # the angle's own verdict says it, with its interval
     ]
     told.append(("findings", float(len(result.findings)), "1", None, None))
@@ -165,8 +228,8 @@ def _tell(result: ImageResult, part: PackagePart, image: np.ndarray, work: Packa
         if says != "OK":
             reasons.append(_angle_reason(turned.angle_deg, turned.low, turned.high, turned.reason, work.angle))
         if says == "NG" and turned.die_quad is not None:
-            box = (*turned.die_quad.min(axis=0), *turned.die_quad.max(axis=0))
-            result.findings.append(finding_of(ROTATE, 1.0, np.array(box), grey))
+            box, at = box_around(turned.die_quad), _placed(turned.die_quad, roi, work.pixel_um)
+            result.findings.append(finding_of(ROTATE, 1.0, box, grey, at))
         verdict = max(verdict, {"OK": OK, "review": REVIEW, "NG": NG}[says])
     result.verdict, result.verdict_reason = VERDICTS[verdict], "; ".join(reasons)
 
@@ -184,7 +247,32 @@ def _middle(finding: Finding) -> str:
     return f"{(x0 + x1) / 2:.0f}, {(y0 + y1) / 2:.0f}"
 
 
-def finding_of(kind: str, score: float, box: np.ndarray, grey: np.ndarray) -> Finding:
+def sides_of(quad: Float[np.ndarray, "4 2"]) -> Float[np.ndarray, " 2"]:
+    """Width and height of an upright part with these corners [px]"""
+    upper, right, lower, left = np.hypot(*(np.roll(quad, -1, axis=0) - quad).T)
+    return np.array([(upper + lower) / 2, (left + right) / 2])
+
+
+def place_on(points: Float[np.ndarray, "n 2"], package: Float[np.ndarray, "4 2"], pixel_um: float | None) -> Place:
+    """Where what points bound lies on a package, and how large it is there.
+
+    Args:
+        points: in the image [px]
+        package: corners of its outline: upper left, upper right, lower right, lower left of the upright part [px]
+        pixel_um: size of a pixel; px are told if None [um]
+    """
+    x, y = package[2] - package[3]
+    angle_deg = math.degrees(math.atan2(-y, x))
+    at = rel_um(points, (float(package[3, 0]), float(package[3, 1])), 1.0 if pixel_um is None else pixel_um, angle_deg)
+    (x0, y0), (x1, y1) = at.min(axis=0).tolist(), at.max(axis=0).tolist()
+    return Place((x0 + x1) / 2, (y0 + y1) / 2, x1 - x0, y1 - y0, "px" if pixel_um is None else "um")
+
+
+def _placed(points: np.ndarray, roi: Roi | None, pixel_um: float | None) -> Place | None:
+    return None if roi is None or roi.quad is None else place_on(points, roi.quad, pixel_um)
+
+
+def finding_of(kind: str, score: float, box: np.ndarray, grey: np.ndarray, place: Place | None) -> Finding:
     """A box as a finding; its area is the box's, its contrast the mean of the box less that of a rim around it."""
     x0, y0, x1, y1 = (float(edge) for edge in box)
     h, w = grey.shape
@@ -203,6 +291,7 @@ def finding_of(kind: str, score: float, box: np.ndarray, grey: np.ndarray) -> Fi
         light_or_dark="light" if contrast > 0 else "dark",
         critical=True,
         rule="angle beyond its limit" if kind == ROTATE else "score of the network",
+        place=place,
     )
 
 

@@ -14,13 +14,14 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from waferlens import __version__
 from waferlens.bundle.files import Bundle, open_bundle
+from waferlens.bundle.verdict import VERDICTS
 from waferlens.errors import UsageError
 from waferlens.inspect.folder import (
     COCO,
@@ -68,6 +69,10 @@ class InspectResult:
     """The first of them in the order of the lot, `MOST_FOUND` at most."""
     swaths: tuple[dict[str, Any], ...] = ()
     """Of the wafer station: what was measured on each swath of this call, `MOST_FOUND` at most."""
+    devices: tuple[dict[str, Any], ...] = ()
+    """Of the package station: what the images of each device tell together, `MOST_FOUND` at most."""
+    device_verdicts: dict[str, int] = field(default_factory=dict)
+    """Of the package station: how many devices are `OK`, `review` and `NG`."""
 
 
 def inspect_paths(
@@ -89,6 +94,11 @@ def inspect_paths(
     layer: str | None = None,
     clearance_um: float | None = None,
     height_format: str | None = None,
+    device: str | None = None,
+    lights: str | None = None,
+    klarf: str | Path | None = None,
+    e142: str | Path | None = None,
+    strip: str | None = None,
     maps: bool = True,
     workers: int = 2,
     chunk: int | None = None,
@@ -111,12 +121,17 @@ def inspect_paths(
         pair_by: `{}_test.jpg:{}_temp.jpg`: how the name of an image gives that of its reference; golden recipes only.
         tracks: stage traces, or labels of `prepare sync`, one a swath in the order of the lot; wafer recipes only.
         product: nominal stack as `310:318,636`: thickness of a die and tops of its levels [um]; wafer recipes only.
-        pitch_um: of the images; a simulated set tells its own; wafer recipes only [um]
+        pitch_um: of the images; a simulated set of wafers tells its own; wafer and package recipes only [um]
         layout: table of where each swath lies on the stage; they are then stitched; wafer recipes only.
         objective: for which focus is planned, as `20x`; wafer recipes only.
         layer: what is to be in focus: `top`, `carrier`, `all` or the number of a level; wafer recipes only.
         clearance_um: kept above the upper bound of the highest place; wafer recipes only [um]
         height_format: as `tif,gwy,x3p`; wafer recipes only.
+        device: regular expression that finds the device in the path of an image; package recipes only.
+        lights: as `bf,dfw`: in which lights a device is to be seen; package recipes only.
+        klarf: file the findings are written to as KLARF; package recipes only.
+        e142: file the verdicts are written to as a map of a strip; package recipes only.
+        strip: as `4x10`: rows and columns of the strip; package recipes only.
         maps: write the height maps, or the overlays of what was found.
         workers: threads; two use two cores.
         chunk: images that are worked on and stored together; as suits the station if None.
@@ -155,6 +170,11 @@ def inspect_paths(
         "layer": layer,
         "clearance_um": clearance_um,
         "height_format": height_format,
+        "device": device,
+        "lights": lights,
+        "klarf": klarf,
+        "e142": e142,
+        "strip": strip,
     }
     work = work_of(
         opened,
@@ -198,7 +218,8 @@ def inspect_paths(
                 write_findings_csv(database, run, out / FINDINGS)
                 write_findings_coco(database, run, out / COCO)
             write_results_csv(database, run, out / RESULTS, work.columns)
-        swaths = tuple(work.finish(plan)[:MOST_FOUND])
+        told_last = work.finish(plan, database.images(run))
+        devices = told_last.get("devices", [])
         counted = database.counts(run)
         verdicts, quarantined = Counter({"OK": 0, "review": 0, "NG": 0}), 0
         for (status, verdict), count in counted.items():
@@ -224,7 +245,9 @@ def inspect_paths(
             findings,
             critical,
             found,
-            swaths,
+            tuple(told_last.get("swaths", [])[:MOST_FOUND]),
+            tuple(devices[:MOST_FOUND]),
+            {verdict: sum(one["verdict"] == verdict for one in devices) for verdict in VERDICTS.values() if devices},
         )
         log(f"done: {worked} images in {seconds:.1f} s, {rate:.0f}/s; {quarantined} quarantined; {dict(verdicts)}")
     if missing or card.results.get("state") != "done":

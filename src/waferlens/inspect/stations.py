@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -25,7 +25,7 @@ OPTIONS = {
         "clearance_um",
         "height_format",
     ),
-    "package": ("pitch_um",),
+    "package": ("pitch_um", "device", "lights", "klarf", "e142", "strip"),
 }
 """What may be asked of each station."""
 _SPOKEN = {"limits": "limit", "tracks": "track"}  # as the command line calls it
@@ -62,8 +62,16 @@ class Work(Protocol):
     def results(self, chunk: int, first: int, items: Sequence[Item]) -> list[ImageResult]:
         """One result an image, in order; images that cannot be used are quarantined with their reason."""
 
-    def finish(self, plan: Plan) -> list[dict[str, Any]]:
-        """What is left to do when all chunks are stored; returns what is said of single images at the end."""
+    def finish(self, plan: Plan, images: Iterable[ImageResult]) -> dict[str, list[dict[str, Any]]]:
+        """What is left to do when all chunks are stored.
+
+        Args:
+            plan: the lot.
+            images: all that is stored, in the order of the lot; read only if it is asked for.
+
+        Returns:
+            What is said at the end of each `swaths` or `devices`.
+        """
 
 
 def work_of(bundle: Bundle, out: Path, maps: bool, options: Mapping[str, Any]) -> Work:

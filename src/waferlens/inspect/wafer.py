@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
@@ -236,18 +236,18 @@ class WaferWork:
             "mpx_per_s": round(pixels / seconds, 3),
         }
 
-    def finish(self, plan: Plan) -> list[dict[str, Any]]:
+    def finish(self, plan: Plan, images: Iterable[ImageResult]) -> dict[str, list[dict[str, Any]]]:
         """Lays the maps of all swaths together, where their places on the stage are told.
 
         Returns:
-            What is said of each swath that this call measured.
+            `swaths`: what is said of each that this call measured.
 
         Raises:
             InputError: a map of the run is gone, or the stitched map cannot be written.
         """
         if self.told.layout and self.maps and not (self.out / STITCHED).exists():
             self._stitch()
-        return [self.done[item] for item in sorted(self.done)]
+        return {"swaths": [self.done[item] for item in sorted(self.done)]}
 
     def _stitch(self) -> None:
         began = time.perf_counter()

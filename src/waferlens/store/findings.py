@@ -8,6 +8,7 @@ from pathlib import Path
 
 from waferlens import __version__
 from waferlens.formats.coco import LabelledImage, write_coco
+from waferlens.records import Finding
 from waferlens.store.results import Store
 from waferlens.store.rows import OK, ImageResult
 from waferlens.store.tables import digits, written
@@ -17,6 +18,9 @@ COLUMNS = (
     *("area_px", "contrast", "light_or_dark", "critical", "score", "rule"),
 )
 """`verdict` is the image's; edges are the outer ones of the pixels, the centre of the first pixel is (0, 0)."""
+PLACE = ("x", "y", "width", "height")
+"""Follow, with their unit in the name, where parts are looked for: the middle of the finding from the lower left corner
+of its upright part, x to the right and y up, and its size there."""
 
 
 def write_findings_csv(store: Store, run: int, path: str | Path, advance: Callable[[int], None] | None = None) -> int:
@@ -35,8 +39,9 @@ def write_findings_csv(store: Store, run: int, path: str | Path, advance: Callab
         InputError: the database cannot be read or the file not be written.
     """
     count = 0
+    units = sorted(store.places(run))
     with written(path) as write:
-        write(COLUMNS)
+        write([*COLUMNS, *(f"{name}_{unit}" for unit in units for name in PLACE)])
         for found in store.findings(run):
             it = found.finding
             write(
@@ -45,6 +50,7 @@ def write_findings_csv(store: Store, run: int, path: str | Path, advance: Callab
                     *(f"{edge:.10g}" for edge in it.box),  # a swath is longer than seven digits of half pixels
                     *(digits(it.area_px), _known(it.contrast), it.light_or_dark),
                     *("true" if it.critical else "false", _known(it.score), it.rule),
+                    *(_placed(it, name, unit) for unit in units for name in PLACE),
                 ]
             )
             count += 1
@@ -76,6 +82,11 @@ def _labelled(image: ImageResult) -> LabelledImage:
     size = {name: value for name, value, *_ in image.measurements if name in ("width", "height")}
     w, h = (None if size.get(name) is None else int(size[name]) for name in ("width", "height"))
     return LabelledImage(image.path, w, h, image.findings, image.page)
+
+
+def _placed(finding: Finding, name: str, unit: str) -> str:
+    place = finding.place
+    return "" if place is None or place.unit != unit else digits(getattr(place, name))
 
 
 def _known(value: float) -> str:

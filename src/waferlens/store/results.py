@@ -14,13 +14,18 @@ import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
 from waferlens.errors import InputError, UsageError
-from waferlens.records import Finding
+from waferlens.records import Finding, Place
 from waferlens.store.rows import Found, ImageResult, Run
-from waferlens.store.schema import FINDINGS, IMAGES, MEASUREMENTS, METADATA, RUNS
+from waferlens.store.schema import FACTS, FINDINGS, IMAGES, MEASUREMENTS, METADATA, PLACES, RUNS
 
 _PAGE = 1000  # images read at a time
 _IMAGE_COLUMNS = [column.name for column in IMAGES.columns if column.name != "run"]  # as the fields of `ImageResult`
-_FINDING_COLUMNS = [column for column in FINDINGS.columns if column.name not in ("run", "item", "number")]
+_KEY = ("run", "item", "number")
+_FINDING_COLUMNS = [
+    *(column for column in FINDINGS.columns if column.name not in _KEY),
+    *(column.label(f"place_{column.name}") for column in PLACES.columns if column.name not in _KEY),
+]
+_PLACED = FINDINGS.outerjoin(PLACES, sa.and_(*(PLACES.c[name] == FINDINGS.c[name] for name in _KEY)))
 
 
 class Store:
@@ -87,7 +92,7 @@ class Store:
         with self._told(), self._engine.begin() as connection:
             run = connection.execute(sa.select(RUNS.c.run).where(RUNS.c.name == name)).scalar()
             if run is not None:
-                for table in (FINDINGS, MEASUREMENTS, IMAGES, RUNS):
+                for table in (PLACES, FINDINGS, FACTS, MEASUREMENTS, IMAGES, RUNS):
                     connection.execute(sa.delete(table).where(table.c.run == run))
 
     def runs(self) -> dict[int, Run]:
@@ -123,10 +128,19 @@ class Store:
             for image in images
             for number, finding in enumerate(image.findings)
         ]
+        facts = [(run, image.item, *fact) for image in images for fact in image.facts.items()]
+        places = [
+            (run, image.item, number, it.x, it.y, it.width, it.height, it.unit)
+            for image in images
+            for number, finding in enumerate(image.findings)
+            if (it := finding.place) is not None
+        ]
         with self._told(), self._engine.begin() as connection:
             _insert(connection, IMAGES, about)
             _insert(connection, MEASUREMENTS, numbers)
+            _insert(connection, FACTS, facts)
             _insert(connection, FINDINGS, found)
+            _insert(connection, PLACES, places)
 
     def counts(self, run: int) -> dict[tuple[str, str], int]:
         """Number of images by (status, verdict).
@@ -152,12 +166,32 @@ class Store:
         with self._told(), self._engine.connect() as connection:
             return [(row.name, row.unit) for row in connection.execute(query)]
 
+    def facts(self, run: int) -> list[str]:
+        """Names of what is known of the images of a run that is no number.
+
+        Raises:
+            InputError: the database cannot be read.
+        """
+        query = sa.select(FACTS.c.name).where(FACTS.c.run == run).distinct()
+        with self._told(), self._engine.connect() as connection:
+            return [row.name for row in connection.execute(query)]
+
+    def places(self, run: int) -> list[str]:
+        """Units in which it is known where on their parts findings of a run lie; none where no part was looked for.
+
+        Raises:
+            InputError: the database cannot be read.
+        """
+        query = sa.select(PLACES.c.unit).where(PLACES.c.run == run).distinct()
+        with self._told(), self._engine.connect() as connection:
+            return [row.unit for row in connection.execute(query)]
+
     def images(self, run: int, measurements: bool = True, findings: bool = True) -> Iterator[ImageResult]:
         """The images of a run in the order of the lot; a thousand are in memory at a time.
 
         Args:
             run: its number.
-            measurements: read them too; else the lists are empty.
+            measurements: read them and the facts too; else there are none.
             findings: read them too; else the lists are empty.
 
         Raises:
@@ -190,7 +224,8 @@ class Store:
         """
         query = (
             sa.select(IMAGES.c.item, IMAGES.c.path, IMAGES.c.page, IMAGES.c.verdict, *_FINDING_COLUMNS)
-            .join_from(FINDINGS, IMAGES, (FINDINGS.c.run == IMAGES.c.run) & (FINDINGS.c.item == IMAGES.c.item))
+            .select_from(_PLACED)
+            .join(IMAGES, (FINDINGS.c.run == IMAGES.c.run) & (FINDINGS.c.item == IMAGES.c.item))
             .where(FINDINGS.c.run == run)
             .order_by(FINDINGS.c.item, FINDINGS.c.number)
             .execution_options(yield_per=_PAGE)
@@ -216,6 +251,7 @@ class Store:
         f = FINDINGS.c
         query = (
             sa.select(f.item, *_FINDING_COLUMNS)
+            .select_from(_PLACED)
             .where(f.run == run, f.item.between(found[0].item, found[-1].item))
             .order_by(f.item, f.number)
         )
@@ -233,6 +269,11 @@ class Store:
         of = {image.item: image.measurements for image in found}
         for row in connection.execute(query):
             of[row[0]].append(row[1:])
+        f = FACTS.c
+        known = sa.select(f.item, f.name, f.text).where(f.run == run, f.item.between(found[0].item, found[-1].item))
+        facts = {image.item: image.facts for image in found}
+        for item, name, told in connection.execute(known.order_by(f.item, f.name)):
+            facts[item][name] = told
 
     @contextmanager
     def _told(self) -> Iterator[None]:
@@ -262,9 +303,10 @@ def _as_row(finding: Finding) -> tuple:
 
 
 def _as_finding(row: Sequence[Any]) -> Finding:
-    kind, x0, y0, x1, y1, score, area_px, contrast, light_or_dark, critical, rule = row
+    kind, x0, y0, x1, y1, score, area_px, contrast, light_or_dark, critical, rule, *place = row
     score, contrast = (math.nan if number is None else number for number in (score, contrast))
-    return Finding(kind, (x0, y0, x1, y1), score, area_px, contrast, light_or_dark, critical, rule)
+    at = None if place[0] is None else Place(*place)
+    return Finding(kind, (x0, y0, x1, y1), score, area_px, contrast, light_or_dark, critical, rule, at)
 
 
 def _insert(connection: sa.Connection, table: sa.Table, rows: list[tuple]) -> None:

@@ -43,6 +43,8 @@ class ImageResult:
     map_index: int | None = None
     measurements: list[Number] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
+    facts: dict[str, str] = field(default_factory=dict)
+    """What is known of it that is no number."""
 
 
 @dataclass(frozen=True, slots=True)

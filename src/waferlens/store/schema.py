@@ -1,5 +1,6 @@
-"""The four tables of results: `runs`, `images` (a row an image of the lot), `measurements` (a row a measured number)
-and `findings` (a row a thing found at a place of an image).
+"""The tables of results: `runs`, `images` (a row an image of the lot), `measurements` (a row a measured number),
+`facts` (a row a thing known of an image that is no number), `findings` (a row a thing found at a place of an image)
+and `places` (a row a finding of which it is known where on its part it lies).
 """
 
 from __future__ import annotations
@@ -70,6 +71,32 @@ FINDINGS = Table(
     Column("light_or_dark", String(8), nullable=False),
     Column("critical", Boolean, nullable=False),
     Column("rule", Text, nullable=False, comment="that called it critical or tolerable"),
+    ForeignKeyConstraint(["run", "item"], ["images.run", "images.item"], ondelete="CASCADE"),
+    sqlite_with_rowid=False,
+)
+
+FACTS = Table(
+    "facts",
+    METADATA,
+    Column("run", Integer, primary_key=True, autoincrement=False),
+    Column("item", BigInteger, primary_key=True, autoincrement=False),
+    Column("name", String(32), primary_key=True),
+    Column("text", Text, nullable=False),
+    ForeignKeyConstraint(["run", "item"], ["images.run", "images.item"], ondelete="CASCADE"),
+    sqlite_with_rowid=False,
+)
+
+PLACES = Table(
+    "places",
+    METADATA,
+    Column("run", Integer, primary_key=True, autoincrement=False),
+    Column("item", BigInteger, primary_key=True, autoincrement=False),
+    Column("number", Integer, primary_key=True, autoincrement=False, comment="of the finding"),
+    Column("x", Float, nullable=False, comment="of its middle, to the right from the part's lower left corner"),
+    Column("y", Float, nullable=False, comment="of its middle, up from the part's lower left corner"),
+    Column("width", Float, nullable=False),
+    Column("height", Float, nullable=False),
+    Column("unit", String(16), nullable=False, comment="um, or px where the size of a pixel is not known"),
     ForeignKeyConstraint(["run", "item"], ["images.run", "images.item"], ondelete="CASCADE"),
     sqlite_with_rowid=False,
 )

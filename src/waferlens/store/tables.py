@@ -36,7 +36,7 @@ def write_results_csv(
         store: the results.
         run: which run.
         path: the file; replaced if it is there.
-        order: names of measurands in the order of the columns; others follow by name.
+        order: names of facts and measurands in the order of the columns; others follow by name.
         advance: called with the number of rows written since the last call.
 
     Returns:
@@ -49,9 +49,10 @@ def write_results_csv(
     numbers = sorted(store.units(run), key=lambda told: (place.get(told[0], len(place)), told))
     names = [column(name, unit) for name, unit in numbers]
     index_of = {key: 3 * index for index, key in enumerate(numbers)}
+    facts = sorted(store.facts(run), key=lambda name: (place.get(name, len(place)), name))
     count = 0
     with written(path) as write:
-        write([*_ABOUT, *(f"{name}{end}" for name in names for end in ("", "_low", "_high"))])
+        write([*_ABOUT, *facts, *(f"{name}{end}" for name in names for end in ("", "_low", "_high"))])
         for image in store.images(run, findings=False):
             if image.status != OK:
                 continue
@@ -61,7 +62,7 @@ def write_results_csv(
                 cells[at : at + 3] = digits(value), digits(low), digits(high)
             about = [getattr(image, name) for name in _ABOUT]
             about[4] = digits(image.novelty)
-            write([*about, *cells])
+            write([*about, *(image.facts.get(name, "") for name in facts), *cells])
             count += 1
             if advance is not None and count % 1000 == 0:
                 advance(1000)
