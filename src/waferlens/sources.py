@@ -219,12 +219,49 @@ SOURCES: dict[str, Source] = {
         2019,
         "masks mixed from prototypes, in roi-yolov5n-seg and -s-seg",
     ),
+    "zheng-2020": Source(
+        "Distance-IoU Loss: Faster and Better Learning for Bounding Box Regression",
+        "Z. Zheng, P. Wang, W. Liu, J. Li, R. Ye, D. Ren",
+        2020,
+        "complete IoU: the error of a box in every detector",
+    ),
+    "feng-2021": Source(
+        "TOOD: Task-aligned One-stage Object Detection",
+        "C. Feng, Y. Zhong, Y. Gao, M. R. Scott, W. Huang",
+        2021,
+        "task alignment: which predictions of package-fast learn which box",
+    ),
+    "li-2020": Source(
+        "Generalized Focal Loss: Learning Qualified and Distributed Bounding Boxes for Dense Object Detection",
+        "X. Li, W. Wang, L. Wu, S. Chen, X. Hu, J. Li, J. Tang, J. Yang",
+        2020,
+        "quality focal loss of scores",
+    ),
+    "zhang-2018": Source(
+        "mixup: Beyond Empirical Risk Minimization",
+        "H. Zhang, M. Cisse, Y. N. Dauphin, D. Lopez-Paz",
+        2018,
+        "images of packages mixed with others",
+    ),
+    "ghiasi-2021": Source(
+        "Simple Copy-Paste is a Strong Data Augmentation Method for Instance Segmentation",
+        "G. Ghiasi, Y. Cui, A. Srinivas, R. Qian, T.-Y. Lin, E. D. Cubuk, Q. V. Le, B. Zoph",
+        2021,
+        "defects of one package pasted into another",
+    ),
     "kirillov-2023": Source(
         "Segment Anything",
         "A. Kirillov, E. Mintun, N. Ravi, H. Mao, C. Rolland, L. Gustafson, T. Xiao, S. Whitehead, A. C. Berg, "
         "W.-Y. Lo, P. Dollar, R. Girshick",
         2023,
         "the package's mask from a box, in roi-yolov5n-sam",
+    ),
+    "ravi-2024": Source(
+        "SAM 2: Segment Anything in Images and Videos",
+        "N. Ravi, V. Gabeur, Y.-T. Hu, R. Hu, C. Ryali, T. Ma, H. Khedr, R. Rädle, C. Rolland, L. Gustafson, "
+        "E. Mintun, J. Pan, K. V. Alwala, N. Carion, C.-Y. Wu, R. Girshick, P. Dollár, C. Feichtenhofer",
+        2024,
+        "the same, where a checkpoint of SAM 2 is taken",
     ),
     "jordan-2024": Source(
         "Muon: an optimizer for hidden layers in neural networks",
@@ -342,6 +379,46 @@ SOURCES: dict[str, Source] = {
     ),
     "inoue-1997": Source(
         "Video Microscopy: The Fundamentals", "S. Inoue, K. R. Spring", 1997, "depth of focus: waves and camera"
+    ),
+    # Outlines and angles
+    "bradski-2000": Source(
+        "The OpenCV Library", "G. Bradski", 2000, "adaptive threshold, contours, smallest rectangle of roi-opencv"
+    ),
+    "douglas-1973": Source(
+        "Algorithms for the reduction of the number of points required to represent a digitized line or its caricature",
+        "D. H. Douglas, T. K. Peucker",
+        1973,
+        "contours smoothed to polygons in roi-opencv",
+    ),
+    "ISO 12233": Source(
+        "Photography. Electronic still picture imaging. Resolution and spatial frequency responses",
+        "ISO",
+        2017,
+        "the slanted edge: a profile finer than the pixels, across borders of packages and dies",
+    ),
+    "reed-1974": Source(
+        "Rapid convergence rate in adaptive arrays",
+        "I. S. Reed, J. D. Mallett, L. E. Brennan",
+        1974,
+        "pieces of a border weighed against a covariance that is learned",
+    ),
+    "patterson-1971": Source(
+        "Recovery of inter-block information when block sizes are unequal",
+        "H. D. Patterson, R. Thompson",
+        1971,
+        "restricted likelihood of how rough a border is",
+    ),
+    "kalman-1960": Source(
+        "A new approach to linear filtering and prediction problems",
+        "R. E. Kalman",
+        1960,
+        "lines along borders whose neighbouring pieces err alike",
+    ),
+    "welch-1947": Source(
+        "The generalization of 'Student's' problem when several different population variances are involved",
+        "B. L. Welch",
+        1947,
+        "degrees of freedom of the angle between two fitted rectangles",
     ),
     # Surfaces
     "ISO 25178-2": Source(

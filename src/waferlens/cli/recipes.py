@@ -10,7 +10,8 @@ import typer
 from waferlens.cli.output import emit_json, say
 from waferlens.errors import RecipeError
 from waferlens.extras import available, missing
-from waferlens.recipe import Recipe, as_yaml, load_recipe, recipe_names
+from waferlens.recipe import Recipe, RoiRecipe, as_yaml, load_recipe, recipe_names
+from waferlens.recipe.package_roi import BoxSam
 from waferlens.sources import cite
 
 app = typer.Typer()
@@ -100,7 +101,13 @@ def _network(recipe: Recipe) -> dict[str, Any]:
     """The counted network, where torch can build it; else a note that says what to install, or that there is none."""
     if recipe.station == "golden":
         return {"note": "no network: this recipe is fitted to good images, and needs no torch"}
+    boxes = None
+    if isinstance(recipe, RoiRecipe):
+        if not isinstance(recipe.model, BoxSam):
+            return {"note": f"no network: use it as it is, with waferlens prepare roi --method {recipe.name}"}
+        boxes = f"of {recipe.model.boxes}, which draws the boxes; the mask's network is what its checkpoint holds"
+        recipe = load_recipe(recipe.model.boxes)
     if not available("torch"):
         return {"note": f"no network counted: {missing('train', 'torch')}"}
     models = importlib.import_module("waferlens.models")
-    return {"network": models.describe(recipe)}
+    return {"network": models.describe(recipe), **({} if boxes is None else {"note": boxes})}

@@ -13,7 +13,7 @@ from waferlens.errors import UsageError
 from waferlens.extras import require
 
 if TYPE_CHECKING:
-    from waferlens.recipe import Recipe
+    from waferlens.recipe import Recipe, RoiRecipe
 
 app = typer.Typer()
 
@@ -47,12 +47,14 @@ def train(
 
     A golden recipe is fitted to good images instead; its run is a bundle already.
     """
-    from waferlens.recipe import load_recipe
+    from waferlens.recipe import RoiRecipe, load_recipe
 
     resolved = load_recipe(recipe, overrides or [])
     if resolved.station == "golden":
         _fit(resolved, data, out, start, weights, json)
         return
+    if isinstance(resolved, RoiRecipe):
+        raise UsageError(_untrained(resolved))
     require("train", "lightning")
     make_folder(out)
     from waferlens.train import train as run
@@ -73,6 +75,17 @@ def train(
             f"{out}: {result.epochs} epochs, {result.reached} on validation, "
             f"{result.cpu_seconds / 60:.1f} CPU-min (ended by {result.stopped})"
         )
+
+
+def _untrained(recipe: RoiRecipe) -> str:
+    """What to do in place of training."""
+    if recipe.model.kind == "box-sam":
+        boxes = recipe.model.boxes
+        return (
+            f"{recipe.name} is put together of two networks: train {boxes}, "
+            "then `waferlens export RUN --sam CHECKPOINT`"
+        )
+    return f"nothing in {recipe.name} is trained: use it as it is, with `waferlens prepare roi --method {recipe.name}`"
 
 
 def _fit(recipe: Recipe, data: Path, out: Path, start: Path | None, weights: Path | None, json: bool) -> None:

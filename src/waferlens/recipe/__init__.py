@@ -8,6 +8,7 @@ from pathlib import Path
 from waferlens.recipe.golden import GoldenRecipe
 from waferlens.recipe.hole import HoleRecipe
 from waferlens.recipe.package import PackageRecipe
+from waferlens.recipe.package_roi import RoiRecipe
 from waferlens.recipe.reading import build, read_model, read_tree, shipped_names
 from waferlens.recipe.sections import Recipe
 from waferlens.recipe.station import station_model
@@ -19,6 +20,7 @@ __all__ = [
     "HoleRecipe",
     "PackageRecipe",
     "Recipe",
+    "RoiRecipe",
     "WaferRecipe",
     "as_yaml",
     "load_recipe",

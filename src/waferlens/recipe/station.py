@@ -8,6 +8,7 @@ from waferlens.errors import Fault, RecipeError
 from waferlens.recipe.golden import GoldenRecipe
 from waferlens.recipe.hole import HoleRecipe
 from waferlens.recipe.package import PackageRecipe
+from waferlens.recipe.package_roi import KINDS, TRAINED, RoiRecipe
 from waferlens.recipe.sections import Recipe
 from waferlens.recipe.wafer import WaferRecipe
 from waferlens.recipe.yamltree import Node
@@ -34,7 +35,17 @@ def station_model(tree: Node, faults: list[Fault]) -> type[Recipe]:
         case ["wafer"]:
             return WaferRecipe
         case ["package"]:
-            return PackageRecipe
+            return RoiRecipe if _is_roi(tree) else PackageRecipe
         case _:
             what = f"station = {said.plain()}: unknown station; one of {', '.join(STATIONS)}"
             raise RecipeError([*faults, Fault(said.where, what)])
+
+
+def _is_roi(tree: Node) -> bool:
+    """Whether `model.kind` says, or nearly says, that nothing in it is trained here."""
+    model = tree.value.get("model")
+    kind = model.value.get("kind") if model is not None and isinstance(model.value, dict) else None
+    if kind is None:
+        return False
+    near = difflib.get_close_matches(str(kind.value), (*KINDS, *TRAINED), n=1, cutoff=0.6)
+    return bool(near) and near[0] in KINDS
