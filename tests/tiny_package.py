@@ -34,7 +34,10 @@ def tiny_package(name: str, *more: str) -> PackageRecipe:
     told = load_recipe(name)
     assert isinstance(told, PackageRecipe)
     network = {
-        "package-fast": ["model.widths=[16, 16, 16]", "model.blocks=[1, 1, 1]"],
+        "package-fast": [
+            *("model.widths=[16, 16, 16]", "model.blocks=[1, 1, 1]", "train.crop_px=null"),
+            *("target.classes=[crack, rotate]", "input.lights=[bf]"),
+        ],
         "yolov7-tiny": ["model.width=0.125"],
         "yolov5": ["model.width=0.0625"],
     }[told.model.kind]

@@ -40,6 +40,7 @@ from waferlens.train.package_task import DetectionTask, grouped
 
 RECIPES = [
     ("package-fast", ()),
+    ("package-fast", ("train.crop_px=64", "input.lights=[bf, dfw]")),
     ("package-yolov7-tiny-nwd-coord", ("train.optimizer=adamw", "train.ema=0")),
     ("roi-yolov5n-seg", ()),
 ]
@@ -261,7 +262,7 @@ def test_labels_of_ones_own_are_learned_as_well(packages: Path, tmp_path: Path) 
         (folder / "images" / name).write_bytes((packages / "images" / name).read_bytes())
     (folder / "labels.json").write_text(json.dumps(told))
     kinds = [one["name"] for one in told["categories"]]
-    settings = [f"target.classes=[{', '.join(kinds)}]", "input.region=image", "train.epochs=1"]
+    settings = [f"target.classes=[{', '.join(kinds)}]", "input.region=image", "train.epochs=1", "model.traces=false"]
     settings.append("train.augment.corner_px=0")
     result = train(tiny_package("package-fast", *settings), folder, tmp_path / "run", threads=1)
     assert 0 <= result.validation <= 1

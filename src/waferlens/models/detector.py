@@ -30,6 +30,8 @@ class Told(NamedTuple):
     mask. Without `b h w n`: left, top, right, bottom, classes."""
     prototypes: Tensor | None
     """Masks `b m h/4 w/4` that the coefficients mix, where masks are predicted."""
+    traces: Tensor | None = None
+    """Logits `b p q k` of what touches the cells of the finest map; in training only, where they are learned."""
 
 
 class Decoded(NamedTuple):
@@ -83,6 +85,9 @@ class DetectorNet(nn.Module):
         """
         kind = next(self.parameters()).dtype
         features = self.body(image.to(kind) * (1.0 / WHITE_GREY))
+        if isinstance(self.head, FreeHead):
+            heads = len(self.head.strides_px)
+            return Told(self.head(features[:heads]), None, *features[heads:])
         return Told(self.head(features), None if self.prototypes is None else self.prototypes(features[0]))
 
     def decoded(self, image: Float[Tensor, "b c h w"] | UInt8[Tensor, "b c h w"]) -> Decoded:
@@ -122,6 +127,6 @@ def build_detector(recipe: PackageRecipe) -> DetectorNet:
             tiny = YoloV7TinyNet(parts, width, channels)
             head = AnchorHead(tiny.widths, classes, STRIDES_PX, anchors or ANCHORS_PX, implicit=True)
             return DetectorNet(tiny, head)
-        case PackageFast(unshuffle=unshuffle, widths=widths, blocks=blocks):
-            fast = PackageFastNet(classes, channels, unshuffle, widths, blocks)
+        case PackageFast(unshuffle=unshuffle, widths=widths, blocks=blocks, traces=traces):
+            fast = PackageFastNet(classes, channels, unshuffle, widths, blocks, traces)
             return DetectorNet(fast, FreeHead(fast.strides, classes))

@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from waferlens.models.depth_cnn import UnpoolingConvolution
+from waferlens.models.package_fast import PackageFastNet
 from waferlens.models.strided import RepConvolution, StridedNet
 from waferlens.models.wafer_fast import WaferFastNet
 
@@ -58,4 +59,9 @@ def fuse(network: nn.Module) -> nn.Module:
             else:
                 entrance.beside[0] = _unfolded(entrance.beside[0], module.unshuffle)
             module.fold = nn.Identity()
+        if isinstance(module, PackageFastNet):
+            module.traces = None  # said in training only
+            if isinstance(module.fold, nn.PixelUnshuffle):
+                module.enter[0][0] = _unfolded(module.enter[0][0], module.fold.downscale_factor)
+                module.fold = nn.Identity()
     return network

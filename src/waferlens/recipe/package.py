@@ -70,7 +70,7 @@ class DetectionLoss(Section):
     object_weight: Weight = 1.0
     """Weight of the objectness' cross-entropy."""
     mask_weight: Weight = 0.05
-    """Weight of the masks' error, where the network predicts masks."""
+    """Weight of the masks' error, where the network predicts masks or learns their traces."""
 
 
 class PackageAugment(Augment):
@@ -111,6 +111,9 @@ class PackageTrain(Train):
     """Epochs in which rate and momentum rise, where the schedule is cosine."""
     ema: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.9999
     """Decay of the running mean of the weights that is kept beside them; 0 keeps none."""
+    crop_px: Annotated[int, Field(ge=STRIDE_PX, multiple_of=STRIDE_PX)] | None = None
+    """Side of the window of each image that is learned from, most often around an object; null learns whole images. At
+    inspection the network is shown all of it [px]"""
     device: Line | None = None
     """Regular expression that finds the device in the path of an image of one's own: devices go to one side of the
     split whole; null takes each image for a device. Package sets and DeepPCB name theirs."""
@@ -175,8 +178,20 @@ class PackageRecipe(Recipe):
                 for side in ("height_px", "width_px")
                 if getattr(self.input, side) % fold
             ]
+            for side in ("height_px", "width_px"):
+                if self.train.crop_px is not None and self.train.crop_px > getattr(self.input, side):
+                    faults.append(("train.crop_px", f"is more than input.{side}; leave it out, or make it smaller"))
+            if self.train.crop_px is not None and self.train.crop_px % fold:
+                faults.append(
+                    (
+                        "train.crop_px",
+                        f"{len(self.model.widths)} scales over {self.model.unshuffle} px need a multiple of {fold}",
+                    )
+                )
         elif self.loss.assign == "aligned":
             faults.append(("loss.assign", f"{self.model.kind} has anchors; set loss.assign=ota or anchor"))
+        if self.model.kind != "package-fast" and self.train.crop_px is not None:
+            faults.append(("train.crop_px", f"{self.model.kind} learns whole images; set train.crop_px=null"))
         if self.train.augment.roll_px:
             faults.append(("train.augment.roll_px", "a package is no cell of an array; set it to 0 and use shift"))
         if self.train.augment.corner_px and self.input.region != "roi":

@@ -62,7 +62,7 @@ class YoloV7Tiny(Section):
 
 
 class PackageFast(Section):
-    """Folded pixels, scales of plain convolutions, and one head without anchors at a fine stride (waferlens)."""
+    """Folded pixels, scales of plain convolutions, and heads without anchors at a fine and a coarse one (waferlens)."""
 
     kind: Literal["package-fast"]
     """Which network."""
@@ -71,7 +71,9 @@ class PackageFast(Section):
     widths: tuple[Channels, ...] = Field(default=(32, 48, 64, 96), min_length=2)
     """Channels at each scale, each at half the resolution of the one before; multiples of 16 run fastest."""
     blocks: tuple[Blocks, ...] = Field(default=(1, 2, 2, 2), min_length=2)
-    """Blocks at each scale."""
+    """3x3 convolutions at each scale on the way down."""
+    traces: bool = False
+    """Learn beside the boxes which cells of the finest map an object's mask touches; needs masks, or outlines."""
 
     @model_validator(mode="after")
     def _parts_fit(self) -> PackageFast:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from jaxtyping import Float32, Float64, Int64, UInt8
+from jaxtyping import Bool, Float32, Float64, Int64, UInt8
 
 from waferlens.prepare.package_geometry import Placement, shown
 from waferlens.prepare.package_truth import boxes_of
@@ -21,6 +21,12 @@ WARP_KNOTS = 5
 """Knots of an elastic warp along the shorter side of the input."""
 CLAHE_TILES, CLAHE_LIMIT = 8, 2.0
 """Tiles along each side, and the limit of contrast, of local equalisation."""
+AT_OBJECT = 0.7
+"""Share of the windows that are laid around an object, where the image shows one."""
+LEAST_SEEN_PX = 12
+"""Pixels that the edge of a window must leave of an object for it to be told."""
+MIDDLE_LEAST = 0.1
+"""Least distance of an object's middle from the window's edge, as a share of its side."""
 WHITE = 255.0
 ROUNDS = 8
 """Of the fixed point that inverts a warp; each divides the error by three or more."""
@@ -40,6 +46,8 @@ class Source:
     """Numbers of the classes."""
     numbers: UInt8[np.ndarray, "h w"] | None = None
     """Number + 1 of the object at each pixel, 0 where there is none; where masks are learned."""
+    light: str | None = None
+    """`bf`, `dfw` or `dfb`; None where it is not told. Images of different lights are never mixed."""
 
 
 @dataclass(slots=True, eq=False)
@@ -62,7 +70,13 @@ def plain(source: Source, placement: Placement) -> Sample:
     return _sampled(source, placement, None)
 
 
-def varied(source: Source, placement: Placement, spec: PackageAugment, rng: np.random.Generator) -> Sample:
+def varied(
+    source: Source,
+    placement: Placement,
+    spec: PackageAugment,
+    rng: np.random.Generator,
+    crop_px: int | None = None,
+) -> Sample:
     """An image with its geometry moved and its grey changed.
 
     Args:
@@ -70,12 +84,40 @@ def varied(source: Source, placement: Placement, spec: PackageAugment, rng: np.r
         placement: Where it lies in the input.
         spec: What is varied.
         rng: Where it is drawn from.
+        crop_px: Side of the window that is cut out; None for the whole input [px]
     """
     moved = placement.moved(motion(spec, placement, rng))
-    away = displacement(spec, placement, rng)
-    sample = _sampled(source, moved, away)
+    if crop_px is not None:
+        moved = windowed(moved, source.outlines, crop_px, rng)
+    away = displacement(spec, moved, rng)
+    sample = _sampled(source, moved, away, window=crop_px is not None)
     sample.pixels = grey_varied(sample.pixels, spec, rng)
     return sample
+
+
+def windowed(
+    placement: Placement, outlines: Sequence[Float64[np.ndarray, "n 2"]], side_px: int, rng: np.random.Generator
+) -> Placement:
+    """A window of the input: mostly one that an object's middle lies in, else anywhere.
+
+    Args:
+        placement: Where the image lies in the whole input.
+        outlines: Of its objects, in its pixels [px]
+        side_px: Of the window [px]
+        rng: Where it is drawn from.
+    """
+    room = np.array([placement.width_px - side_px, placement.height_px - side_px])
+    if outlines and rng.random() < AT_OBJECT:
+        points = placement.to_input(outlines[rng.integers(len(outlines))])
+        middle = (points.min(axis=0) + points.max(axis=0)) / 2
+        corner = middle - side_px * rng.uniform(MIDDLE_LEAST, 1 - MIDDLE_LEAST, 2)
+    else:
+        corner = rng.uniform(0, room + 1)
+    x, y = (int(one) for one in np.clip(np.floor(corner), 0, room))
+    x0, y0, x1, y1 = placement.inner
+    shift = np.array([[1.0, 0.0, -x], [0.0, 1.0, -y], [0.0, 0.0, 1.0]])
+    inner = (max(0, x0 - x), max(0, y0 - y), min(side_px, x1 - x), min(side_px, y1 - y))
+    return Placement(shift @ placement.matrix, inner, side_px, side_px)
 
 
 def motion(spec: PackageAugment, placement: Placement, rng: np.random.Generator) -> Float64[np.ndarray, "3 3"]:
@@ -161,7 +203,9 @@ def numbered(labels: Sequence[tuple[np.ndarray, tuple[int, int]]], shape: tuple[
     return numbers
 
 
-def _sampled(source: Source, placement: Placement, away: Float32[np.ndarray, "h w 2"] | None) -> Sample:
+def _sampled(
+    source: Source, placement: Placement, away: Float32[np.ndarray, "h w 2"] | None, window: bool = False
+) -> Sample:
     pixels = shown(source.pixels, placement, WHITE, away)
     points = [placement.to_input(outline) for outline in source.outlines]
     if away is not None:
@@ -170,8 +214,36 @@ def _sampled(source: Source, placement: Placement, away: Float32[np.ndarray, "h 
     numbers = None
     if source.numbers is not None:
         there = shown(source.numbers, placement, WHITE, away, nearest=True)
+        if window:
+            boxes, left = _boxes_seen(there, points, boxes, placement)
         numbers = renumbered(there, np.flatnonzero(left))
     return Sample(pixels, boxes[left], source.kinds[left], placement.inner, numbers)
+
+
+def _boxes_seen(
+    there: UInt8[np.ndarray, "h w"],
+    points: Sequence[Float64[np.ndarray, "n 2"]],
+    boxes: Float64[np.ndarray, "m 4"],
+    placement: Placement,
+) -> tuple[Float64[np.ndarray, "m 4"], Bool[np.ndarray, " m"]]:
+    """Boxes of objects that the edge of a window cuts: around what is left of them, and which show enough to be told.
+
+    Args:
+        there: Number + 1 of the object at each pixel.
+        points: On the outline of each object, in the window [px]
+        boxes: Around them, cut at its edge [px]
+        placement: Where the image lies in the window.
+    """
+    boxes, left = boxes.copy(), np.ones(len(boxes), bool)
+    x0, y0, x1, y1 = placement.inner_box
+    for number, outline in enumerate(points):
+        if (outline >= (x0, y0)).all() and (outline <= (x1, y1)).all():
+            continue
+        y, x = np.nonzero(there == number + 1)
+        left[number] = len(x) >= LEAST_SEEN_PX
+        if left[number]:
+            boxes[number] = (x.min() - 0.5, y.min() - 0.5, x.max() + 0.5, y.max() + 0.5)
+    return boxes, left
 
 
 def renumbered(numbers: UInt8[np.ndarray, "h w"], kept: Int64[np.ndarray, " m"]) -> UInt8[np.ndarray, "h w"]:

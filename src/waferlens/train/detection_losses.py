@@ -84,7 +84,12 @@ def anchored_loss(
 
 
 def free_loss(
-    spec: DetectionLoss, raw: Sequence[Float[Tensor, "b h w c"]], truth: Truth, strides: Sequence[int], classes: int
+    spec: DetectionLoss,
+    raw: Sequence[Float[Tensor, "b h w c"]],
+    truth: Truth,
+    strides: Sequence[int],
+    classes: int,
+    traces: tuple[Float[Tensor, "b p q k"], UInt8[Tensor, "b p q"]] | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """The loss of heads without anchors, and its terms.
 
@@ -94,6 +99,7 @@ def free_loss(
         truth: Of the batch.
         strides: Of each head [px]
         classes: How many there are.
+        traces: Logits that a class touches a cell, and number + 1 of the true object there; where traces are learned.
     """
     shapes = [(head.shape[1], head.shape[2]) for head in raw]
     flat, cells = flattened(raw), cells_of(raw, strides)
@@ -117,7 +123,26 @@ def free_loss(
         "boxes": spec.box_weight * (share * box_error(spec, told, pairs.boxes(truth))).sum() / count,
         "classes": spec.class_weight * of_class.sum() / amount,
     }
+    if traces is not None:
+        terms["traces"] = spec.mask_weight * trace_error(*traces, truth)
     return torch.stack(list(terms.values())).sum(), {name: term.detach() for name, term in terms.items()}
+
+
+def trace_error(logits: Float[Tensor, "b p q k"], numbers: UInt8[Tensor, "b p q"], truth: Truth) -> Float[Tensor, ""]:
+    """Focal cross-entropy of which cells an object touches, by the number of cells that are touched.
+
+    Args:
+        logits: Of each cell and class.
+        numbers: Number + 1 of the true object that touches each cell, 0 where there is none.
+        truth: Of the batch.
+    """
+    kinds = functional.one_hot(truth.classes, logits.shape[-1]).float()  # b n k
+    of_number = torch.cat([torch.zeros_like(kinds[:, :1]), kinds], dim=1)
+    rows = torch.arange(len(numbers), device=logits.device)[:, None, None]
+    wanted = of_number[rows, numbers.long()]
+    error = functional.binary_cross_entropy_with_logits(logits, wanted, reduction="none")
+    error = error * (logits.sigmoid() - wanted).abs().pow(FOCUS)
+    return error.sum() / wanted.sum().clamp(min=1)
 
 
 def mask_error(

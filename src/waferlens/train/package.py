@@ -20,6 +20,7 @@ from waferlens.models.anchor_head import AnchorHead
 from waferlens.prepare.package_geometry import Placement, network_input, placed
 from waferlens.prepare.package_sides import refuse_leaks
 from waferlens.recipe.package import PackageRecipe
+from waferlens.recipe.package_models import PackageFast
 from waferlens.train.anchors import FittedAnchors
 from waferlens.train.detection_augment import Sample, Source, plain, varied
 from waferlens.train.detection_mixing import mixed, pasted
@@ -83,6 +84,8 @@ class DetectionBatches:
     def __init__(self, sources: Sequence[Source], recipe: PackageRecipe, epoch: int | None) -> None:
         self.sources, self.recipe, self.epoch = sources, recipe, epoch
         self.batch = min(recipe.train.batch, len(sources))
+        lights = [source.light for source in sources]
+        self.alike = {light: [place for place, one in enumerate(lights) if one == light] for light in set(lights)}
 
     def __len__(self) -> int:
         """Steps; the last, smaller batch of a shuffled epoch is left out."""
@@ -97,7 +100,8 @@ class DetectionBatches:
             order = np.random.default_rng([self.recipe.train.seed, self.epoch]).permutation(count)
         for step in range(len(self)):
             chosen = order[step * self.batch : (step + 1) * self.batch]
-            yield as_batch([self.sample(int(number)) for number in chosen], self.recipe.input.channels)
+            samples = [self.sample(int(number)) for number in chosen]
+            yield as_batch(samples, self.recipe.input.channels, touched_px=touched_px(self.recipe))
 
     def sample(self, number: int) -> Sample:
         """What the network is shown of an image: a function of seed, epoch and its number alone."""
@@ -109,24 +113,33 @@ class DetectionBatches:
         made = self._varied(source, rng)
         for share, join in ((spec.paste_in, pasted), (spec.mixup, mixed)):
             if share and rng.random() < share:
-                made = join(made, self._varied(self.sources[rng.integers(len(self.sources))], rng), rng)
+                alike = self.alike[source.light]
+                made = join(made, self._varied(self.sources[alike[rng.integers(len(alike))]], rng), rng)
         return made
 
     def _varied(self, source: Source, rng: np.random.Generator) -> Sample:
         spec = self.recipe.train.augment
         missed = spec.corner_px * rng.uniform(-1, 1, (4, 2)) if spec.corner_px else 0.0
-        return varied(source, self._placed(replace(source, quad=source.quad + missed)), spec, rng)
+        placement = self._placed(replace(source, quad=source.quad + missed))
+        return varied(source, placement, spec, rng, self.recipe.train.crop_px)
 
     def _placed(self, source: Source) -> Placement:
         return placed(source.quad, self.recipe.input.height_px, self.recipe.input.width_px)
 
 
-def as_batch(samples: Sequence[Sample], channels: int) -> dict[str, Tensor]:
+def touched_px(recipe: PackageRecipe) -> int | None:
+    """Side of the cells of which it is learned whether an object touches them; None where that is not learned [px]"""
+    return recipe.model.unshuffle if isinstance(recipe.model, PackageFast) and recipe.model.traces else None
+
+
+def as_batch(samples: Sequence[Sample], channels: int, touched_px: int | None = None) -> dict[str, Tensor]:
     """Samples as a network and its loss take them; images have the channel fastest in memory.
 
     Args:
         samples: Of one size.
         channels: Of the network.
+        touched_px: Side of the cells that are told the last object that touches them; None where masks are told at the
+            middles of coarse pixels [px]
     """
     if all(sample.pixels.dtype == np.uint8 for sample in samples):  # a quarter of the memory, and no rounding
         stacked = torch.from_numpy(np.stack([sample.pixels for sample in samples]))
@@ -146,10 +159,15 @@ def as_batch(samples: Sequence[Sample], channels: int) -> dict[str, Tensor]:
         classes[row, :count] = torch.from_numpy(sample.kinds)
         present[row, :count] = True
     batch = {"image": image, "boxes": boxes, "classes": classes, "present": present}
-    if samples[0].numbers is not None:
+    if samples[0].numbers is not None and touched_px is not None:
+        numbers = np.stack([sample.numbers for sample in samples])  # type: ignore[arg-type]
+        b, h, w = numbers.shape
+        cells = numbers.reshape(b, h // touched_px, touched_px, w // touched_px, touched_px)
+        batch["numbers"] = torch.from_numpy(cells.max(axis=(2, 4)))
+    elif samples[0].numbers is not None:
         half = MASK_STRIDE_PX // 2  # the middle of a coarse pixel
-        numbers = [sample.numbers[half::MASK_STRIDE_PX, half::MASK_STRIDE_PX] for sample in samples]  # type: ignore[index]
-        batch["numbers"] = torch.from_numpy(np.stack(numbers))
+        coarse = [sample.numbers[half::MASK_STRIDE_PX, half::MASK_STRIDE_PX] for sample in samples]  # type: ignore[index]
+        batch["numbers"] = torch.from_numpy(np.stack(coarse))
     return batch
 
 

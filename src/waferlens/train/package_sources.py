@@ -17,7 +17,7 @@ from waferlens.prepare.package_geometry import placed
 from waferlens.prepare.package_sides import side_pictures
 from waferlens.prepare.package_truth import boxes_of, outline_points, region_quad
 from waferlens.recipe.package import PackageRecipe
-from waferlens.recipe.package_models import YoloV5
+from waferlens.recipe.package_models import PackageFast, YoloV5
 from waferlens.records import Label
 from waferlens.train.anchors import FittedAnchors, fit_anchors
 from waferlens.train.detection_augment import Source, numbered
@@ -37,7 +37,7 @@ def read_sources(recipe: PackageRecipe, data: Path, side: str) -> list[Source]:
         InputError: no device falls into this side, or an image cannot be read.
         UsageError: masks are to be learned where labels tell boxes only, or an image shows too many objects.
     """
-    masks = isinstance(recipe.model, YoloV5) and recipe.model.masks
+    masks = learns_masks(recipe)
     sources = [_source(picture, recipe, masks) for picture in side_pictures(recipe, data, side)]
     if not sources:
         raise InputError(data, f"no image falls into the {side} split; there are too few devices")
@@ -51,6 +51,16 @@ def read_sources(recipe: PackageRecipe, data: Path, side: str) -> list[Source]:
             for source in sources
         ]
     return sources
+
+
+def learns_masks(recipe: PackageRecipe) -> bool:
+    """Whether pixels of objects are learned beside their boxes."""
+    match recipe.model:
+        case YoloV5(masks=masks):
+            return masks
+        case PackageFast(traces=traces):
+            return traces
+    return False
 
 
 def _source(picture: Picture, recipe: PackageRecipe, masks: bool) -> Source:
@@ -77,6 +87,7 @@ def _source(picture: Picture, recipe: PackageRecipe, masks: bool) -> Source:
         tuple(outline_points(label) - (x0, y0) for label in labels),
         np.array([kinds.index(label.kind) for label in labels], np.int64),
         None if numbers is None else np.ascontiguousarray(numbers),
+        picture.light,
     )
 
 
@@ -101,7 +112,10 @@ def _numbers(name: str, labels: Sequence[Label], shape: tuple[int, int]) -> UInt
         elif label.polygons or label.quad is not None:
             masks.append((_filled(label, shape), (0, 0)))
         else:
-            raise UsageError(f"{name}: masks are to be learned, and a label of {label.kind} tells its box only")
+            raise UsageError(
+                f"{name}: masks are to be learned, and a label of {label.kind} tells its box only; give polygons "
+                "or masks, or set model.traces=false (model.masks=false)"
+            )
     return numbered(masks, shape)
 
 

@@ -76,7 +76,8 @@ class DetectionTask(TimedTask):
         if isinstance(head, AnchorHead):
             masks = None if told.prototypes is None else (told.prototypes, batch["numbers"])
             return anchored_loss(spec, told.maps, truth, head.strides_px, head.anchors_px, head.classes, masks)
-        return free_loss(spec, told.maps, truth, head.strides_px, head.classes)
+        traces = None if told.traces is None else (told.traces, batch["numbers"])
+        return free_loss(spec, told.maps, truth, head.strides_px, head.classes, traces)
 
     def inputs(self, batch: dict[str, Tensor]) -> tuple[Tensor, ...]:
         """The images of a batch."""

@@ -11,7 +11,7 @@ import time
 import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import lightning
 import torch
@@ -133,7 +133,8 @@ def train(
     with warnings.catch_warnings():
         # Lightning advises worker processes and log intervals; the data is in memory and the log is our own.
         warnings.filterwarnings("ignore", module="lightning")
-        trainer = _trainer(recipe, out, callbacks, quiet)
+        precision = _precision(recipe, log)
+        trainer = _trainer(recipe, out, callbacks, quiet, precision)
         # weights_only: a checkpoint of a run folder may come from anywhere
         trainer.fit(task, made.module, ckpt_path=resume if resume.exists() else None, weights_only=True)
     if trainer.interrupted:
@@ -148,7 +149,7 @@ def train(
     result = Trained(
         str(out), trainer.current_epoch, metric, float(best.best_model_score), round(task.cpu_seconds, 1), stopped
     )
-    card = _card(recipe, made.facts, result, started, time.perf_counter() - wall)
+    card = _card(recipe, made.facts, result, started, time.perf_counter() - wall, precision)
     card.results.update(begun)
     (out / "runcard.json").write_text(json.dumps(asdict(card), indent=2) + "\n")
     curves.draw(out / "curves.png")
@@ -171,12 +172,27 @@ def _setup(recipe: Trainable, data: Path) -> Setup:
     return hole_setup(recipe, data)
 
 
-def _trainer(recipe: Trainable, out: Path, callbacks: list[Callback], quiet: bool) -> lightning.Trainer:
+def _precision(recipe: Trainable, log: logging.Logger) -> Literal["bf16-mixed", "32-true"]:
+    """The recipe's arithmetic, or float32 where this machine would only imitate bfloat16, many times slower."""
+    if recipe.train.precision == "f32":
+        return "32-true"
+    if torch.cuda.is_available() or torch.backends.mps.is_available() or torch.cpu._is_avx512_bf16_supported():
+        return "bf16-mixed"
+    log.warning(
+        "train.precision=bf16, but this processor does not compute in bfloat16 (no AVX512-BF16): trains in float32, "
+        "which is faster here"
+    )
+    return "32-true"
+
+
+def _trainer(
+    recipe: Trainable, out: Path, callbacks: list[Callback], quiet: bool, precision: Literal["bf16-mixed", "32-true"]
+) -> lightning.Trainer:
     spec = recipe.train
     manual = isinstance(recipe.model, Pix2Pix)
     return lightning.Trainer(
         max_epochs=spec.epochs,
-        precision="bf16-mixed" if spec.precision == "bf16" else "32-true",
+        precision=precision,
         gradient_clip_val=None if manual else spec.gradient_clip,
         callbacks=callbacks,
         logger=False,
@@ -233,6 +249,7 @@ def _card(
     result: Trained,
     started: str,
     seconds: float,
+    precision: str,
 ) -> RunCard:
     return RunCard(
         kind="train",
@@ -246,7 +263,12 @@ def _card(
         data=facts,
         sources=[recipe.source, *recipe.builds_on],
         results={**result.as_json(), "run": Path(result.run).name, "network": describe(recipe)},
-        machine={"cpu_threads": torch.get_num_threads(), "cores": os.cpu_count(), "machine": platform.machine()},
+        machine={
+            "cpu_threads": torch.get_num_threads(),
+            "cores": os.cpu_count(),
+            "machine": platform.machine(),
+            "precision": "f32" if precision == "32-true" else "bf16",
+        },
         started=started,
         seconds=round(seconds, 1),
     )
