@@ -20,6 +20,7 @@ from waferlens.train.detection_augment import (
     plain,
     varied,
     warped,
+    windowed,
 )
 from waferlens.train.detection_mixing import mixed, pasted
 
@@ -254,3 +255,40 @@ def test_a_die_is_not_pasted_on_a_die() -> None:
     large = Sample(np.zeros((100, 120), np.uint8), np.array([[12.0, 12, 100, 80]]), np.array([1]), (10, 10, 110, 90))
     sample = spot((20, 30))
     assert pasted(sample, large, np.random.default_rng(1)) is sample
+
+
+def test_windows_tell_what_is_seen_in_them() -> None:
+    """Boxes of a window are those of the painted pixels in it, whether its edge cuts the object or not."""
+    source, placement = painted(), placed(QUAD, *SIZE)
+    cut = whole = empty = 0
+    for draw in range(60):
+        sample = varied(source, placement, PackageAugment(flip=True), np.random.default_rng([4, draw]), 64)
+        assert sample.pixels.shape == (64, 64, 3)
+        assert sample.numbers is not None
+        empty += not len(sample.boxes)
+        for number, box in enumerate(sample.boxes):
+            y, x = np.nonzero(sample.numbers == number + 1)
+            seen = (x.min() - 0.5, y.min() - 0.5, x.max() + 0.5, y.max() + 0.5)
+            assert box == pytest.approx(seen, abs=1.0)
+            assert sample.pixels[y, x].mean() > 200
+            touches = min(box[0], box[1]) <= -0.5 or max(box[2], box[3]) >= 63.5
+            cut, whole = cut + touches, whole + (not touches)
+    assert cut > 5
+    assert whole > 5
+    assert 0 < empty < 40
+
+
+def test_windows_lie_in_the_input_and_mostly_at_objects() -> None:
+    source, placement = painted(), placed(QUAD, *SIZE)
+    rng = np.random.default_rng(2)
+    drawn = [windowed(placement, source.outlines, 64, rng) for _ in range(200)]
+    middles = [placement.to_input(one).mean(axis=0) for one in source.outlines]
+    near = 0
+    for one in drawn:
+        corner = one.to_image(np.array([(-0.5, -0.5)]))
+        x, y = placement.to_input(corner)[0] + 0.5
+        assert -1e-6 <= x <= SIZE[1] - 64 + 1e-6
+        assert -1e-6 <= y <= SIZE[0] - 64 + 1e-6
+        assert (x, y) == pytest.approx((round(x), round(y)), abs=1e-6)
+        near += any(((middle > (x, y)) & (middle < (x + 64, y + 64))).all() for middle in middles)
+    assert near > 130

@@ -12,7 +12,7 @@ from waferlens.ops.boxes import iou as pairwise_iou
 from waferlens.recipe.package import DetectionLoss
 from waferlens.train.detection_assign import Pairs, Truth
 from waferlens.train.detection_boxes import box_error, complete_iou, iou, likeness, nwd
-from waferlens.train.detection_losses import anchored_loss, free_loss, mask_error
+from waferlens.train.detection_losses import anchored_loss, free_loss, mask_error, trace_error
 
 STRIDES = (8, 16, 32)
 ANCHORS = torch.tensor([[[10.0, 13.0], [16.0, 30.0]], [[30.0, 61.0], [62.0, 45.0]], [[116.0, 90.0], [156.0, 198.0]]])
@@ -225,3 +225,47 @@ def test_masks_are_learned_beside_boxes() -> None:
         optimizer.step()
         told.append(terms["masks"].item())
     assert told[-1] < 0.2 * told[0]
+
+
+def test_traces_by_hand() -> None:
+    """Two cells touched by an object of the second class, the other two by none: focal cross-entropy a touched cell."""
+    truth = Truth(torch.zeros(1, 1, 4), torch.tensor([[1]]), torch.tensor([[True]]))
+    numbers = torch.tensor([[[1, 1], [0, 0]]], dtype=torch.uint8)
+    logits = torch.zeros(1, 2, 2, 2)
+    logits[0, 0, 0, 1], logits[0, 1, 1, 0] = 3.0, -2.0
+    half = 0.25 * math.log(2)  # a logit of 0, whichever is right
+
+    def of(logit: float) -> float:
+        share = 1 / (1 + math.exp(-logit))
+        return (1 - share) ** 2 * -math.log(share)
+
+    wanted = (6 * half + of(3.0) + of(2.0)) / 2
+    assert trace_error(logits, numbers, truth).item() == pytest.approx(wanted, rel=1e-5)
+    nothing = trace_error(logits, torch.zeros_like(numbers), truth)
+    assert torch.isfinite(nothing)
+
+
+def test_traces_are_learned_beside_boxes() -> None:
+    torch.manual_seed(3)
+    spec = DetectionLoss(assign="aligned", mask_weight=1.0)
+    truth = batch((2, 1, 0), 96)
+    numbers = torch.zeros(3, 24, 24, dtype=torch.uint8)
+    numbers[0, 3:9, 5], numbers[1, 7, 2:20] = 2, 1
+    traces = torch.nn.Parameter(torch.zeros(3, 24, 24, 2))
+    raw = heads("free", 96)
+    optimizer = torch.optim.Adam([*raw, traces], lr=0.1)
+    told = []
+    for _ in range(60):
+        optimizer.zero_grad()
+        loss, terms = free_loss(spec, raw, truth, STRIDES, 2, (traces, numbers))
+        loss.backward()
+        optimizer.step()
+        told.append(terms["traces"].item())
+    kinds = truth.classes
+    for image in range(2):
+        for number in range(1, kinds.shape[1] + 1):
+            there = numbers[image] == number
+            if there.any():
+                assert (traces[image][there][:, kinds[image, number - 1]] > 1).all()
+    assert (traces[numbers == 0] < -1).all()
+    assert told[-1] < 0.02 * told[0]
