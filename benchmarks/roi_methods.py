@@ -21,7 +21,7 @@ from waferlens import __version__
 from waferlens.ops.die_angle_bound import rough_corner_px
 from waferlens.ops.illumination import sort_light
 from waferlens.ops.roi_record import angle_of, cut_sides
-from waferlens.prepare.roi import METHODS, find_roi
+from waferlens.prepare.roi_finders import finder
 from waferlens.simulate.package.dataset import package_world
 from waferlens.simulate.package.device import draw_device
 from waferlens.simulate.package.surroundings import BORDER_LENGTH_PX
@@ -39,7 +39,13 @@ def main() -> None:
     parser.add_argument("--devices", type=int, default=40)
     parser.add_argument("--seed", type=int, default=5)
     parser.add_argument("--lights", nargs="+", default=["bf", "dfw", "dfb"])
+    parser.add_argument("--bundles", nargs="*", default=[], help="of networks; each is shown with lines and without")
     told = parser.parse_args()
+    methods = {name: finder(name) for name in ("opencv", "edges")}
+    for bundle in told.bundles:
+        for refine in (False, True):
+            made = finder(bundle=bundle, refine=refine)
+            methods[made.name + (" + lines" if refine else "")] = made
     world = package_world(told.domain)
     rows: dict[tuple[str, str], list[tuple[float, float, float, bool, float]]] = {}
     failed: dict[str, list[str]] = {}
@@ -56,9 +62,9 @@ def main() -> None:
             image = made.images[light]
             named = sort_light(image).light or "review"
             lights[light][named] = lights[light].get(named, 0) + 1
-            for method in METHODS:
+            for method, way in methods.items():
                 begin = time.process_time()
-                roi = find_roi(image, method, light=light if named == "review" else None)
+                roi = way.find(image, light=light if named == "review" else None)
                 ms = 1e3 * (time.process_time() - begin)
                 if not whole:
                     cut += 1

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from make_package import cover, package_picture, rectangle
-from waferlens.errors import UsageError
+from waferlens.errors import RecipeError, UsageError
 from waferlens.ops.illumination import sort_light
 from waferlens.ops.roi_edges import locate_package, roi_edges
 from waferlens.ops.roi_opencv import roi_opencv
 from waferlens.ops.roi_record import angle_of, homography_of, mapped, ordered
-from waferlens.prepare.roi import find_roi
+from waferlens.prepare.roi_finders import finder
 
 SIZE = (290, 545)
 SHAPE, CENTRE = (800, 800), (400.3, 399.6)
@@ -102,7 +102,7 @@ def test_a_mask_of_another_method_is_refined_to_the_same_corners() -> None:
         SHAPE[::-1],
         interpolation=cv2.INTER_NEAREST,
     )
-    roi = find_roi(image, "edges", mask=mask > 0, size_px=SIZE)
+    roi = roi_edges(image, mask=mask > 0, size_px=SIZE)
     assert np.abs(roi.quad - truth["ic"]).max() < 0.4
 
 
@@ -139,7 +139,7 @@ CASES = {
 @pytest.mark.parametrize("case", CASES)
 def test_what_cannot_be_used_is_answered(method, case) -> None:
     make, light, word = CASES[case]
-    roi = find_roi(make(), method, light=light, size_px=SIZE)
+    roi = finder(method).find(make(), light=light, size_px=SIZE)
     assert not roi.found
     assert word in roi.reason
     if roi.quad is None:
@@ -160,8 +160,10 @@ def test_the_soft_border_tells_its_width() -> None:
 
 
 def test_methods_that_are_not_there_are_named() -> None:
-    with pytest.raises(UsageError, match="opencv, edges"):
-        find_roi(blank(), "magic")
+    with pytest.raises(RecipeError, match="'magic' is no file and no name in recipes"):
+        finder("magic")
+    with pytest.raises(UsageError, match="package-fast finds no packages; methods are opencv, edges"):
+        finder("package-fast")
 
 
 def test_near_a_limit_the_light_that_is_said_is_believed() -> None:

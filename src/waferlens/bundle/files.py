@@ -3,6 +3,8 @@
 model.onnx         the network, normalisation inside; absent where nothing is learned
 recipe.yaml        the resolved recipe it was made from
 runcard.json       how it was made
+boxes.onnx         a detector beside model.onnx whose boxes tell that one where to look; SAM bundles only
+boxes.yaml         the resolved recipe of that detector
 golden.npz         the good part that images are compared with; golden recipes only
 calibration.json   intervals and the limits of its domain, or a threshold, with the data they came from
 parity.json        how far ONNX Runtime and the training framework agree
@@ -35,7 +37,8 @@ MODEL, RECIPE, RUNCARD = "model.onnx", "recipe.yaml", "runcard.json"
 CALIBRATION, PARITY, CARD, SUMS = "calibration.json", "parity.json", "CARD.md", "sha256.json"
 REQUIRED = (RECIPE, RUNCARD)
 GOLDEN = "golden.npz"
-OPTIONAL = (MODEL, GOLDEN, CALIBRATION, PARITY, CARD)
+BOXES, BOXES_RECIPE = "boxes.onnx", "boxes.yaml"
+OPTIONAL = (MODEL, BOXES, BOXES_RECIPE, GOLDEN, CALIBRATION, PARITY, CARD)
 FORMAT_VERSION = 1
 """Rises when an older waferlens would misread a bundle."""
 

@@ -1,4 +1,7 @@
-"""A Segment Anything network in ONNX Runtime: an image and a box in, the mask of what the box shows out."""
+"""A Segment Anything network in ONNX Runtime: an image and a box in, the mask of what the box shows out.
+
+A bundle of one holds two graphs: the network as `model.onnx`, and as `boxes.onnx` the detector that draws the box.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import numpy as np
 import onnxruntime
 from jaxtyping import Bool, Float, Float32, UInt8
 
+from waferlens.bundle.files import BOXES, BOXES_RECIPE, MODEL, RECIPE, Bundle
 from waferlens.bundle.session import session_options
 from waferlens.errors import BundleError
 from waferlens.ops.sam_frame import sam_frame
@@ -55,3 +59,37 @@ class SamSession:
         """The graph itself: logits of the mask over the square, and the score."""
         logits, score = self._session.run(["mask", "score"], {"image": image, "box": box})
         return logits, score
+
+
+def sam_of(bundle: Bundle, threads: int = 1) -> SamSession:
+    """The network of a bundle that holds two.
+
+    Args:
+        bundle: its recipe is of kind `box-sam`.
+        threads: threads inside one call.
+
+    Raises:
+        BundleError: it is another bundle, or its network cannot be used.
+    """
+    model = bundle.recipe.get("model") or {}
+    if model.get("kind") != "box-sam":
+        raise BundleError(f"{bundle.path}: holds a network of kind {model.get('kind')}, not box-sam")
+    session = SamSession(bundle.model, stretched=model["family"] == "sam2", threads=threads)
+    if session.side_px != model["side_px"]:
+        raise BundleError(
+            f"{bundle.path}: model.onnx looks at {session.side_px} px, recipe.yaml says {model['side_px']} px"
+        )
+    return session
+
+
+def boxes_of(bundle: Bundle) -> Bundle:
+    """The detector of a bundle that holds two networks, as a bundle of its own.
+
+    Raises:
+        BundleError: there is none in it.
+    """
+    for name in (BOXES, BOXES_RECIPE):
+        if name not in bundle.files:
+            raise BundleError(f"{bundle.path}: there is no {name} in this bundle, so nothing tells SAM where to look")
+    files = {MODEL: bundle.files[BOXES], RECIPE: bundle.files[BOXES_RECIPE]}
+    return Bundle(bundle.name, bundle.path, bundle.fingerprint, files)

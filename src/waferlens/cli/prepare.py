@@ -14,13 +14,6 @@ from waferlens.cli.output import as_json, emit_json, make_folder, progress, say
 app = typer.Typer(no_args_is_help=True)
 
 
-class RoiMethod(StrEnum):
-    """How a package is found."""
-
-    opencv = "opencv"
-    edges = "edges"
-
-
 class Light(StrEnum):
     """The light an image was taken in."""
 
@@ -138,7 +131,23 @@ def raw(
 def roi(
     images: Annotated[list[str], typer.Argument(help="Images of packages, folders or patterns.")],
     out: Annotated[Path, typer.Option(help="Folder for the upright crops and roi.json.")],
-    method: Annotated[RoiMethod, typer.Option(help="How the package is found.")] = RoiMethod.edges,
+    method: Annotated[
+        str | None,
+        typer.Option(
+            help="edges, opencv, yolov5n, yolov5n-seg, yolov5s-seg, yolov5n-sam, or the file of a recipe; by default "
+            "what --bundle is, or edges."
+        ),
+    ] = None,
+    bundle: Annotated[Path | None, typer.Option(help="Bundle of the network that finds packages.")] = None,
+    refine: Annotated[
+        bool | None,
+        typer.Option(
+            "--refine/--no-refine", help="Fit straight lines to the borders of what a network tells, as by default."
+        ),
+    ] = None,
+    setting: Annotated[
+        list[str] | None, typer.Option("--set", metavar="a.b=c", help="Written over the recipe; without a network.")
+    ] = None,
     light: Annotated[
         Light | None, typer.Option(help="Light of all images; by default each is sorted by its colours.")
     ] = None,
@@ -150,16 +159,18 @@ def roi(
 
     from waferlens.formats.height_parts import write_whole
     from waferlens.prepare.roi import expand, prepare_rois
+    from waferlens.prepare.roi_finders import finder
 
     size_px = _size(size)
     files = expand(images)
+    found_by = finder(method, bundle=bundle, refine=refine, settings=setting or [])
     make_folder(out)
     with progress(len(files), "roi", quiet=json or len(files) < 2) as advance:
         done = prepare_rois(
-            files, out, method.value, light=None if light is None else light.value, size_px=size_px, advance=advance
+            files, out, found_by, light=None if light is None else light.value, size_px=size_px, advance=advance
         )
     bad = [{"file": str(one.file), "reason": one.reason} for one in done if one.reason]
-    result = {"method": method.value, "images": [one.as_json() for one in done], "quarantined": bad}
+    result = {"method": found_by.name, "images": [one.as_json() for one in done], "quarantined": bad}
     write_whole(out / "roi.json", lambda beside: beside.write_text(dumps(as_json(result), indent=2) + "\n"))
     if json:
         emit_json(result)

@@ -1,4 +1,4 @@
-"""Packages cut out upright: one function for training and inspection, and a folder of crops from many images."""
+"""Packages cut out upright: a folder of crops from many images, and the reason where there is none."""
 
 from __future__ import annotations
 
@@ -6,23 +6,17 @@ import glob
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import cv2
-import numpy as np
-from jaxtyping import Bool, UInt8
 
-from waferlens.errors import InputError, UsageError
+from waferlens.errors import InputError
 from waferlens.formats.images import SUFFIXES
 from waferlens.formats.package_set import read_picture
 from waferlens.ops.illumination import SortedLight, sort_light
-from waferlens.ops.roi_edges import roi_edges
-from waferlens.ops.roi_opencv import roi_opencv
 from waferlens.ops.roi_record import CROP_PX, Roi
+from waferlens.prepare.roi_finders import Finder
 
-METHODS = ("opencv", "edges")
-"""Methods that need no network"""
-Method = Literal["opencv", "edges"]
 _WILD = "*?["
 
 
@@ -52,35 +46,6 @@ class PreparedRoi:
         return told
 
 
-def find_roi(
-    image: UInt8[np.ndarray, "h w 3"],
-    method: str = "edges",
-    *,
-    light: str | None = None,
-    size_px: tuple[int, int] = CROP_PX,
-    mask: Bool[np.ndarray, "h w"] | None = None,
-) -> Roi:
-    """The package in an image, by a method.
-
-    Args:
-        image: red, green, blue [grey]
-        method: `opencv` or `edges`.
-        light: `bf`, `dfw` or `dfb` if it is known; an image of another light is refused.
-        size_px: width and height of the upright crop [px]
-        mask: pixels of the package from a network, for `edges`.
-
-    Raises:
-        UsageError: there is no such method, or a mask does not belong to it.
-    """
-    if method == "opencv":
-        if mask is not None:
-            raise UsageError("a mask is refined by the method edges; opencv makes its own")
-        return roi_opencv(image, light=light, size_px=size_px)
-    if method == "edges":
-        return roi_edges(image, light=light, size_px=size_px, mask=mask)
-    raise UsageError(f"method {method!r}: methods without a network are {', '.join(METHODS)}")
-
-
 def expand(paths: Sequence[str | Path]) -> list[Path]:
     """The image files that paths, folders and patterns name, each once, in order.
 
@@ -106,7 +71,7 @@ def expand(paths: Sequence[str | Path]) -> list[Path]:
 def prepare_rois(
     files: Sequence[Path],
     out: Path,
-    method: str = "edges",
+    method: Finder,
     *,
     light: str | None = None,
     size_px: tuple[int, int] = CROP_PX,
@@ -123,7 +88,6 @@ def prepare_rois(
         advance: told of each finished image.
 
     Raises:
-        UsageError: there is no such method.
         InputError: a crop cannot be written.
     """
     done: list[PreparedRoi] = []
@@ -137,7 +101,7 @@ def prepare_rois(
             continue
         told = sort_light(image)
         known = light or told.light
-        roi = find_roi(image, method, light=known, size_px=size_px)
+        roi = method.find(image, light=known, size_px=size_px)
         reason = roi.reason if known is not None else told.reason
         crop = None
         if roi.found and not reason:
