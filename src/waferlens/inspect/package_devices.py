@@ -142,6 +142,12 @@ class Grouping:
         return self.known is None or seen.light in (*self.known, UNCLEAR, "")
 
 
+def named_light(path: str) -> str | None:
+    """The light that an image's name tells; None where it tells none."""
+    told = _SUFFIX.search(PurePath(path).stem)
+    return None if told is None else told[1].lower()
+
+
 def names_of(keys: Iterable[Key]) -> dict[Key, str]:
     """What devices are called: by their name, and with their folder where the lot lies in several."""
     keys = set(keys)

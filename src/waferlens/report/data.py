@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from waferlens.errors import InputError, UsageError
-from waferlens.report import findings, wafer
+from waferlens.report import findings, package, wafer
 from waferlens.report.agreement import FILE, Evaluation, read_evaluation
 from waferlens.report.inspected import read_card, station_of
 from waferlens.report.lot import Lot, read_lot
@@ -20,7 +20,7 @@ EXPECTED = "a folder of `waferlens inspect`, one of `waferlens evaluate --out`, 
 class Contents:
     """Everything that stands on a page."""
 
-    lots: list[Lot | findings.FindingsLot | wafer.WaferLot] = field(default_factory=list)
+    lots: list[Lot | findings.FindingsLot | package.PackageLot | wafer.WaferLot] = field(default_factory=list)
     evaluations: list[Evaluation] = field(default_factory=list)
     surfaces: list[Surface] = field(default_factory=list)
 
@@ -62,6 +62,8 @@ def _add_folder(contents: Contents, folder: Path, store: str | None) -> None:
                 contents.lots.append(findings.read_findings(folder, card, store))
             case wafer.STATION:
                 contents.lots.append(wafer.read_wafer(folder, card, store))
+            case package.STATION:
+                contents.lots.append(package.read_package(folder, card, store))
             case _:
                 contents.lots.append(read_lot(folder, card, store))
     elif (folder / FILE).is_file():

@@ -1,0 +1,267 @@
+"""A run of the package station as the page tells it: which devices are to be thrown out, looked at, passed, and why.
+
+Devices are brought together from the results as `inspect` does it, so that a run that is not finished, or whose results
+lie in another database, is told alike. The page lists and draws a bounded number of them, the worst first.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from markupsafe import Markup
+
+from waferlens.bundle.verdict import VERDICTS
+from waferlens.errors import InputError
+from waferlens.formats.package_set import LIGHTS
+from waferlens.inspect.folder import DATABASE, RUNCARD
+from waferlens.inspect.package_devices import UNCLEAR, Device, Grouping, devices_of, named_light
+from waferlens.ops.illumination import NAMES
+from waferlens.prepare.package_part import ROTATE
+from waferlens.report import charts, package_charts, words
+from waferlens.report.inspected import Inspected, told_by
+from waferlens.report.package_cards import DeviceCard, make_card
+from waferlens.report.queries import Results
+from waferlens.store.results import Store
+
+STATION = "package"
+LISTED, DRAWN = 200, 24
+"""Devices in the table, and with pictures; `devices.csv` has all of them."""
+MARKED = 2500
+"""Findings drawn over the package's outline."""
+SINGLE = 160
+"""Devices whose angles are drawn one by one; of more their distribution is drawn."""
+_RANK = {"NG": 0, "review": 1, "OK": 2}
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceLine:
+    """One device in the table."""
+
+    name: str
+    verdict: str
+    why: str
+    angle: str
+    """With its interval; a dash where it was not measured."""
+    glyph: Markup | None
+    """The interval against the limits."""
+    lights: str
+    findings: int
+
+
+@dataclass(frozen=True, slots=True)
+class LightLine:
+    """How many images were sorted to one light."""
+
+    name: str
+    images: int
+    judged: bool
+    """Whether the bundle judges images in it."""
+    renamed: int
+    """Images whose file names another light."""
+
+
+@dataclass(slots=True, kw_only=True)
+class PackageLot(Inspected):
+    """Everything the page says about one run of the package station."""
+
+    device_counts: dict[str, int]
+    """OK, review, NG: those that occur."""
+    devices: int
+    findings: dict[str, int]
+    """By class, each once a device."""
+    settings: list[tuple[str, str]]
+    """How it judges: label and text."""
+    limit_deg: float | None
+    lines: list[DeviceLine]
+    angles: Markup | None
+    angles_single: bool
+    """Whether the chart draws each device, or their distribution."""
+    measured: int
+    """Devices whose angle was measured."""
+    beyond: int
+    """Devices whose whole interval is beyond the limit."""
+    across: int
+    """Devices whose interval lies across it."""
+    places: Markup | None
+    placed: int
+    """Findings that have a place on the package."""
+    marked: int
+    """Those of them that are drawn."""
+    sizes: Markup | None
+    sized: tuple[str, str] | None
+    """Median and greatest of their longer sides, but for turned dies."""
+    lights: list[LightLine]
+    cards: list[DeviceCard] = field(default_factory=list)
+
+    @property
+    def doubtful(self) -> int:
+        """Devices that are not OK."""
+        return self.devices - self.device_counts.get("OK", 0)
+
+
+def read_package(folder: Path, card: dict[str, Any], store: str | None) -> PackageLot:
+    """Everything the page says about a run of the package station.
+
+    Args:
+        folder: of the run.
+        card: its run card.
+        store: URL of the database with its results, where they are not in the folder.
+
+    Raises:
+        InputError: the results cannot be read, or the card is of another version.
+    """
+    place = store if store is not None else folder / DATABASE
+    name = card["data"]["run"]
+    with Results(place, name) as results:
+        told = told_by(results, folder, card)
+    try:
+        recipe, options = card["recipe"], card["data"]["options"]
+        known = recipe["input"]["lights"] if recipe["input"]["region"] == "roi" else None
+        grouping = Grouping.of(known, options.get("device"), options.get("lights"))
+        limit = None if recipe.get("angle") is None else float(recipe["angle"]["limit_deg"])
+        least = float(recipe["findings"]["score"])
+        settings = _settings(recipe, grouping, options)
+    except (KeyError, TypeError, ValueError) as wrong:
+        raise InputError(folder / RUNCARD, f"its recipe is none that this version reads: {wrong!r}") from wrong
+    with Store(place) as database:
+        (run,) = [number for number, one in database.runs().items() if one.name == name]
+        devices = devices_of(database.images(run), grouping)
+    worst = sorted(devices, key=_worst)
+    angles = [(one.verdict, one.best.angle) for one in devices if one.best is not None and one.best.angle is not None]
+    single = len(angles) <= SINGLE
+    ends = package_charts.reach([angle for _, angle in angles], limit)
+    found = sorted((pair for one in devices for pair in one.findings), key=lambda pair: -pair[1].score)
+    there = [(finding.kind, finding.place) for _, finding in found if finding.place is not None]
+    sides = [seen.package for one in devices for seen in one.images if seen.package is not None]
+    unit = sides[0][2] if sides else "px"
+    sides_told = [
+        (max(finding.place.width, finding.place.height), finding.score)
+        for _, finding in found
+        if finding.place is not None and finding.kind != ROTATE
+    ]
+    outline = tuple(np.median([side[:2] for side in sides], axis=0).tolist()) if sides else None
+    counts = Counter(one.verdict for one in devices)
+    return PackageLot(
+        **told,
+        device_counts={verdict: counts[verdict] for verdict in VERDICTS.values() if counts[verdict]},
+        devices=len(devices),
+        findings=dict(Counter(finding.kind for _, finding in found).most_common()),
+        settings=settings,
+        limit_deg=limit,
+        lines=[_line(one, limit, ends) for one in worst[:LISTED]],
+        angles=_angles(angles, limit, ends, single),
+        angles_single=single,
+        measured=len(angles),
+        beyond=0 if limit is None else sum(low > limit or high < -limit for _, (_, low, high) in angles),
+        across=0
+        if limit is None
+        else sum(
+            max(abs(low), abs(high)) > limit and not (low > limit or high < -limit) for _, (_, low, high) in angles
+        ),
+        places=None if outline is None else package_charts.places(outline, unit, there[:MARKED]),
+        placed=len(there),
+        marked=min(len(there), MARKED),
+        sizes=package_charts.sizes(sides_told[:MARKED], least, unit) if sides_told else None,
+        sized=_sized([side for side, _ in sides_told], unit) if sides_told else None,
+        lights=_lights(devices, grouping),
+        cards=[make_card(one, folder, told["root"]) for one in worst[:DRAWN] if one.verdict != "OK"],
+    )
+
+
+def _sized(sides: Sequence[float], unit: str) -> tuple[str, str]:
+    return words.quantity(float(np.median(sides)), unit, 3), words.quantity(max(sides), unit, 3)
+
+
+def _worst(device: Device) -> tuple[int, float, str]:
+    """NG first, then review; of those the surest findings first."""
+    score = max((finding.score for _, finding in device.findings), default=0.0)
+    return _RANK[device.verdict], -score, device.name
+
+
+def _line(device: Device, limit: float | None, ends: tuple[float, float]) -> DeviceLine:
+    angle = (None, None, None) if device.best is None else device.best.angle or (None, None, None)
+    glyph = None
+    if limit is not None and angle[0] is not None:
+        state = _state(angle, limit)
+        glyph = charts.glyph(*angle, -limit, limit, ends, state)
+    lights = [light for light in (*LIGHTS, UNCLEAR) if device.paths(light)]
+    return DeviceLine(
+        words.plain(device.name),
+        device.verdict,
+        words.plain(device.reason),
+        words.NOTHING if angle[0] is None else words.told(*angle, "deg"),
+        glyph,
+        " ".join(lights),
+        len(device.findings),
+    )
+
+
+def _state(angle: tuple[float, float, float], limit: float) -> str:
+    """The verdict of an angle alone."""
+    _, low, high = angle
+    if max(abs(low), abs(high)) <= limit:
+        return "OK"
+    return "NG" if low > limit or high < -limit else "review"
+
+
+def _angles(
+    angles: Sequence[tuple[str, tuple[float, float, float]]],
+    limit: float | None,
+    ends: tuple[float, float],
+    single: bool,
+) -> Markup | None:
+    if not angles:
+        return None
+    if single:
+        told = [(angle, "" if limit is None else _state(angle, limit)) for _, angle in angles]
+        return package_charts.strips(sorted(told), limit, ends)
+    edges = np.linspace(*ends, 61)
+    by_state: dict[str, np.ndarray] = {}
+    for _, angle in angles:
+        state = "" if limit is None else _state(angle, limit)
+        at = min(59, max(0, int((angle[0] - ends[0]) / (ends[1] - ends[0]) * 60)))
+        by_state.setdefault(state, np.zeros(60, np.int64))[at] += 1
+    lower, upper = (None, None) if limit is None else (-limit, limit)
+    half = float(np.mean([(high - low) / 2 for _, (_, low, high) in angles]))
+    middle = float(np.median([value for _, (value, _, _) in angles]))
+    return charts.histogram(edges, by_state, lower, upper, middle, half, "deg")
+
+
+def _lights(devices: Sequence[Device], grouping: Grouping) -> list[LightLine]:
+    counts, renamed = Counter[str](), Counter[str]()
+    for device in devices:
+        for one in device.images:
+            counts[one.light] += 1
+            renamed[one.light] += one.light in LIGHTS and named_light(one.path) not in (None, one.light)
+    lines = [
+        LightLine(NAMES[light], counts[light], grouping.known is None or light in grouping.known, renamed[light])
+        for light in LIGHTS
+        if counts[light] or light in grouping.asked
+    ]
+    for light, name in ((UNCLEAR, "too near a limit to be sorted"), ("", "could not be read")):
+        if counts[light]:
+            lines.append(LightLine(name, counts[light], False, 0))
+    return lines
+
+
+def _settings(recipe: dict[str, Any], grouping: Grouping, options: dict[str, Any]) -> list[tuple[str, str]]:
+    """How devices are judged."""
+    told = [("a finding", f"a score of {float(recipe['findings']['score']):g} or more")]
+    told.append(("classes", ", ".join(recipe["target"]["classes"])))
+    if recipe.get("angle") is not None:
+        angle = recipe["angle"]
+        told.append(("die angle", f"at most {float(angle['limit_deg']):g}° against the {angle['datum']}"))
+    if grouping.known is not None:
+        told.append(("judged in", ", ".join(NAMES[light] for light in grouping.known)))
+        if grouping.asked != grouping.known:
+            told.append(("asked for", ", ".join(NAMES[light] for light in grouping.asked)))
+    if grouping.pattern is not None:
+        told.append(("device", f"what {grouping.pattern} finds in the path"))
+    pixel = options.get("pixel_um")
+    told.append(("pixel", "size not told: lengths in px" if pixel is None else f"{float(pixel):g}{words.THIN}µm"))
+    return told
