@@ -12,6 +12,7 @@ import yaml
 from onnx import TensorProto, helper, numpy_helper
 
 from waferlens.bundle.files import Bundle, write_bundle
+from waferlens.bundle.package_calibration import PackageCalibration
 
 HEIGHT_PX, WIDTH_PX = 1088, 576
 BOXES = ((300.0, 500.0, 330.0, 520.0), (100.0, 200.0, 300.0, 700.0))
@@ -47,7 +48,15 @@ def network(scores: Sequence[Sequence[float]]) -> bytes:
     return model.SerializeToString()
 
 
-def make_package_bundle(path: Path, crack: float = 0.9, turned: float | None = 0.0, angle: bool = True) -> Bundle:
+def make_package_bundle(
+    path: Path,
+    crack: float = 0.9,
+    turned: float | None = 0.0,
+    angle: bool = True,
+    *,
+    calibration: PackageCalibration | None = None,
+    device: str | None = None,
+) -> Bundle:
     """Writes the bundle.
 
     Args:
@@ -55,6 +64,8 @@ def make_package_bundle(path: Path, crack: float = 0.9, turned: float | None = 0
         crack: Score of the crack.
         turned: Score of the die that the network takes to be turned; None for a network that knows cracks alone.
         angle: Whether the die's angle is measured.
+        calibration: Of its scores.
+        device: How the path of an image tells its device.
     """
     recipe = {
         "name": "by-hand",
@@ -62,6 +73,7 @@ def make_package_bundle(path: Path, crack: float = 0.9, turned: float | None = 0
         "input": {"scene": "packages", "region": "roi", "height_px": HEIGHT_PX, "width_px": WIDTH_PX, "channels": 3,
                   "lights": ["bf"]},
         "target": {"classes": ["crack"] if turned is None else ["crack", "rotate"]},
+        "train": {"device": device},
         "findings": {"score": 0.25, "nms_iou": 0.5, "most": 100},
         "angle": {"datum": "package", "limit_deg": 0.5} if angle else None,
     }  # fmt: skip
@@ -71,4 +83,6 @@ def make_package_bundle(path: Path, crack: float = 0.9, turned: float | None = 0
         "runcard.json": {"kind": "by hand"},
         "CARD.md": "# by hand\n",
     }
+    if calibration is not None:
+        files["calibration.json"] = calibration.to_json()
     return write_bundle(path, files)

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import shutil
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from make_package_bundle import make_package_bundle
+from waferlens.bundle.files import open_bundle
 from waferlens.bundle.package import PackageSession
+from waferlens.bundle.package_calibration import PackageCalibration, ScoreLimits, Sigmoid
 from waferlens.cli.main import main
-from waferlens.evaluate.package import read_judged
+from waferlens.errors import BundleError
+from waferlens.evaluate.package_calibrate import fit_package_calibration
+from waferlens.evaluate.package_truth import read_judged
 from waferlens.formats.package_set import Device, devices, read_device
 from waferlens.prepare.package_part import asked_angle, examined, told_classes
+from waferlens.recipe.package_world import PackageWorld
 from waferlens.simulate.package.dataset import package_world, write_devices
 
 DEVICES = 6
@@ -55,7 +64,151 @@ def test_classes_are_those_of_the_network_without_an_angle(packages: Path, tmp_p
     session = PackageSession(bundle)
     assert told_classes(session, asked_angle(bundle)) == ("crack",)
     judged = read_judged(packages, session, bundle)
-    assert {label.kind for one in judged.pictures for label in one.labels if not label.ignore} <= {"crack"}
-    picture = judged.pictures[0]
+    pictures = [one.picture for one in judged.images()]
+    assert len(pictures) == judged.count == DEVICES
+    assert {label.kind for one in pictures for label in one.labels if not label.ignore} <= {"crack"}
+    picture = pictures[0]
     part = examined(session, picture.pixels()[0], None, light="bf")
     assert part.kinds == ("crack",)
+
+
+def test_verdicts_are_those_of_inspection(
+    packages: Path, known: list[Device], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    limits = PackageCalibration({"crack": ScoreLimits(0.5, 0.2)}, {"crack": Sigmoid(1.0, -2.0, 9, 3)})
+    make_package_bundle(tmp_path / "calibrated", crack=0.3, turned=None, calibration=limits)
+    told = evaluated(tmp_path / "calibrated", packages, capsys)
+    good = sum(device.verdict == "good" for device in known)
+    assert told["verdicts"]["good"] == {"OK": 0, "review": good, "NG": 0}, "a score between the limits"
+    assert told["review_rate"]["share"] == 1.0
+    assert told["false_alarm_rate"] == 0.0
+    assert told["threshold"] == {"crack": 0.5, "rotate": 0.95}
+    assert told["probability"]["findings"] == len(known)
+    assert told["probability"]["defects_told"] == pytest.approx(1 / (1 + np.exp(2.0) * 0.7 / 0.3), rel=1e-5)
+    for crack in (0.3, 0.1):  # of a bundle without calibration the recipe's score of 0.25 is the limit
+        make_package_bundle(tmp_path / f"bare{crack}", crack=crack, turned=None)
+        told = evaluated(tmp_path / f"bare{crack}", packages, capsys)
+        images = [str(device.images["bf"]) for device in known]
+        words = ["--bundle", str(tmp_path / f"bare{crack}"), "--out", str(tmp_path / f"run{crack}")]
+        assert main(["inspect", *images, *words]) in (0, 1)
+        with (tmp_path / f"run{crack}" / "results.csv").open(encoding="utf-8") as file:
+            said = Counter(row["verdict"] for row in csv.DictReader(file))
+        ours: Counter[str] = Counter()
+        for row in told["verdicts"].values():
+            ours.update(row)
+        assert +ours == said
+        assert told["false_alarms"]["alarmed"] == told["verdicts"]["good"]["NG"]
+
+
+def world(*, missing: float = 0.0, **contents: float) -> PackageWorld:
+    sim = package_world("sim")
+    return sim.model_copy(update={"contents": sim.contents.model_copy(update={"missing": missing, **contents})})
+
+
+def test_good_twins_and_empty_cavities(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_package_bundle(tmp_path / "bundle", crack=0.1, turned=None)
+    write_devices(tmp_path / "turned", world(good=0, crack=0, rotate=1, both=0), 2, 5, twins=True)
+    told = evaluated(tmp_path / "bundle", tmp_path / "turned", capsys)
+    assert told["devices"] == {"good": 2, "defective": 2, "set_aside": 0}, "a twin is a device of its own"
+    assert told["verdicts"]["defective"]["NG"] == 2
+    assert told["verdicts"]["good"]["NG"] == 0
+    write_devices(tmp_path / "empty", world(missing=1.0), 2, 5)
+    told = evaluated(tmp_path / "bundle", tmp_path / "empty", capsys)
+    assert told["devices"] == {"good": 0, "defective": 0, "set_aside": 2}
+    assert told["verdicts"]["missing"] == {"OK": 0, "review": 2, "NG": 0}, "no die, no angle: somebody has to look"
+    assert told["false_alarm_rate"] is None
+
+
+def test_hidden_truth_is_drawn_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_package_bundle(tmp_path / "bundle", crack=0.1, turned=None)
+    monkeypatch.delenv("WAFERLENS_EVAL_SEED", raising=False)
+    hidden = package_world("real")
+    hidden = hidden.model_copy(update={"contents": hidden.contents.model_copy(update={"rotate": 50.0})})
+    write_devices(tmp_path / "hidden", hidden, 3, 8)
+    assert not (tmp_path / "hidden" / "truth").exists()
+    words = ["evaluate", str(tmp_path / "bundle"), "--data", str(tmp_path / "hidden"), "--json"]
+    for seed, said in ((None, "WAFERLENS_EVAL_SEED has to hold"), ("x", "whole number"), ("9", "from another seed")):
+        if seed is not None:
+            monkeypatch.setenv("WAFERLENS_EVAL_SEED", seed)
+        assert main(words) == 2
+        assert said in capsys.readouterr().err
+    monkeypatch.setenv("WAFERLENS_EVAL_SEED", "8")
+    told = evaluated(tmp_path / "bundle", tmp_path / "hidden", capsys)
+    # the same seed and numbers without hiding the truth
+    write_devices(tmp_path / "told", hidden.model_copy(update={"hidden_truth": False}), 3, 8)
+    openly = evaluated(tmp_path / "bundle", tmp_path / "told", capsys)
+    assert told["truths"] == openly["truths"] > 0
+    assert {key: value for key, value in told.items() if key != "data"} == {
+        key: value for key, value in openly.items() if key != "data"
+    }
+    path = next((tmp_path / "hidden" / "images").glob("*-dfw.png"))
+    path.write_bytes(next((tmp_path / "hidden" / "images").glob("*-bf.png")).read_bytes())
+    assert main(words) == 1
+    assert "is not what its seed draws" in capsys.readouterr().err
+
+
+def test_images_of_ones_own_are_grouped_as_in_training(
+    packages: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = tmp_path / "own"
+    (own / "images").mkdir(parents=True)
+    told = json.loads((packages / "labels.json").read_text())
+    for image in told["images"]:
+        name = Path(image["file_name"]).name
+        shutil.copy(packages / image["file_name"], own / "images" / name)
+        image["file_name"] = name
+    (own / "labels.json").write_text(json.dumps(told))
+    for pattern, count in ((None, DEVICES), ("^(0000)", 1)):
+        bundle = tmp_path / f"bundle{count}"
+        make_package_bundle(bundle, crack=0.1, turned=None, device=pattern)
+        found = evaluated(bundle, own, capsys)
+        assert sum(found["devices"].values()) == count
+        assert found["images"] == DEVICES
+    make_package_bundle(tmp_path / "lost", device="([A-Z]+)")
+    assert main(["evaluate", str(tmp_path / "lost"), "--data", str(own)]) == 2
+    assert "finds no device in" in capsys.readouterr().err
+
+
+def test_limits_are_set_by_good_devices(packages: Path, known: list[Device], tmp_path: Path) -> None:
+    bundle = make_package_bundle(tmp_path / "bundle", crack=0.6, turned=0.9)
+    session = PackageSession(bundle)
+    judged = read_judged(packages, session, bundle)
+    steps: list[int] = []
+    told = fit_package_calibration(session, bundle, judged, {"folder": "set"}, steps.append)
+    assert isinstance(told, PackageCalibration)
+    good = sum(device.verdict == "good" for device in known)
+    assert len(steps) == told.data["images"] == told.data["devices"] == DEVICES
+    assert told.data["good"] == good > 0
+    assert list(told.limits) == ["crack"], "turned dies are told by their angle"
+    assert np.float32(0.6) < told.limits["crack"].score_ng < 0.601, "just above what good devices say"
+    assert told.promises["crack"]["false_alarms"]["alarmed"] == 0
+    assert told.capture is None, "too few devices to state a size and contrast"
+    files = tmp_path / "calibrated"
+    make_package_bundle(files, crack=0.6, turned=0.9, calibration=told)
+    assert PackageSession(open_bundle(files)).score_ng[0] == told.limits["crack"].score_ng
+    bare = PackageCalibration({"crack": ScoreLimits(0.5, 0.2)}).to_json() | {"kind": "wafer"}
+    make_package_bundle(tmp_path / "wrong", calibration=_Told(bare))  # type: ignore[arg-type]
+    with pytest.raises(BundleError, match="is not a calibration this version reads"):
+        PackageSession(open_bundle(tmp_path / "wrong"))
+    none = fit_package_calibration(
+        session, bundle, read_judged(packages, session, bundle, defective_only(known)), {"folder": "set"}
+    )
+    assert isinstance(none, str)
+    assert "good ones set the limits" in none
+
+
+def defective_only(known: list[Device]) -> Any:
+    names = {f"device-{device.number:06d}" for device in known if device.verdict != "good"}
+    return lambda group: group in names
+
+
+class _Told:
+    """A calibration of another kind."""
+
+    def __init__(self, told: dict[str, Any]) -> None:
+        self.told = told
+
+    def to_json(self) -> dict[str, Any]:
+        return self.told

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from waferlens.errors import UsageError
 from waferlens.evaluate.average_precision import joined_found, joined_truth, match
 from waferlens.evaluate.curves import clopper_pearson
+from waferlens.evaluate.detection_capture import Beyond
 from waferlens.evaluate.detection_devices import device_scores
 from waferlens.evaluate.detections import ANY, FoundHere, TrueHere, evaluate_detections
 from waferlens.evaluate.detections_text import detection_lines, write_detections
@@ -59,7 +60,7 @@ def tray():
 
 def test_devices_by_hand():
     told = evaluate_detections(*tray(), classes=CLASSES, threshold=0.5)
-    assert told["devices"] == {"good": 2, "defective": 2}
+    assert told["devices"] == {"good": 2, "defective": 2, "set_aside": 0}
     assert (told["truths"], told["ignored"], told["detections"], told["images"]) == (4, 1, 6, 5)
     # b alarms on nothing of its own: it does not escape, but it is not captured
     assert (told["capture_rate"], told["escape_rate"]) == (0.5, 0.0)
@@ -67,6 +68,9 @@ def test_devices_by_hand():
     # the mark of a light alarms a good device
     assert told["false_alarm_rate"] == 0.5
     assert told["false_alarms"]["on_ignored"] == 1
+    assert told["false_alarms"]["per_1000"]["value"] == 500.0
+    assert told["classes"]["crack"]["capture"]["captured"] == 1
+    assert told["classes"]["rotate"]["capture"] is None
     assert told["false_alarms"]["findings_per_device"]["value"] == 0.5
     assert told["types"]["crack"]["capture"] | {"low": 0, "high": 0} == {
         "captured": 1,
@@ -125,6 +129,37 @@ def test_curve_by_hand():
     assert curve.separation() == 1.0
 
 
+def test_each_class_may_have_a_threshold_of_its_own():
+    """A score alarms above the threshold of its class, and by no other."""
+    found, truth, devices = tray()
+    told = evaluate_detections(found, truth, devices, classes=CLASSES, threshold=[0.85, 0.05])
+    assert told["threshold"] == {"crack": 0.85, "rotate": 0.05}
+    # a by its crack of 0.9; b's 0.8 and c's 0.7 stay below; d by the turned die of 0.1
+    assert (told["capture_rate"], told["escape_rate"], told["false_alarm_rate"]) == (0.5, 0.5, 0.5)
+    assert told["false_alarms"]["on_ignored"] == 0
+    same = evaluate_detections(found, truth, devices, classes=CLASSES, threshold=0.5)
+    assert told["classes"]["crack"]["ap50"] == same["classes"]["crack"]["ap50"]
+
+
+def test_devices_set_aside_are_neither_good_nor_defective():
+    found, truth, devices = tray()
+    told = evaluate_detections(found, truth, devices, classes=CLASSES, threshold=0.5, set_aside={"c"})
+    assert told["devices"] == {"good": 1, "defective": 2, "set_aside": 1}
+    assert told["false_alarm_rate"] == 0.0
+    assert told["false_alarms"]["findings_per_device"]["value"] == 0.0
+    assert any("1 devices are neither" in line for line in detection_lines(told))
+
+
+def test_a_good_twin_is_drawn_with_its_device_and_judged_by_itself():
+    found, truth, devices = made(2, 40)
+    twins = [f"{number // 2}" for number in devices]  # every defective one has a good one
+    apart = evaluate_detections(found, truth, devices, classes=CLASSES, threshold=0.4, rounds=300)
+    paired = evaluate_detections(found, truth, devices, classes=CLASSES, threshold=0.4, rounds=300, clusters=twins)
+    assert paired["devices"] == apart["devices"]
+    assert paired["false_alarms"] == apart["false_alarms"]
+    assert "20 devices" in paired["intervals"]["method"]
+
+
 def made(seed: int, devices: int = 60):
     """Devices of which half have a crack, found the surer the larger and stronger it is; a twentieth is turned."""
     rng = np.random.default_rng(seed)
@@ -152,7 +187,9 @@ def made(seed: int, devices: int = 60):
 
 
 def test_a_made_set_has_intervals_around_its_figures(tmp_path):
-    told = evaluate_detections(*made(1, 160), classes=CLASSES, threshold=0.4, rounds=300, stated=(30.0, 30.0))
+    told = evaluate_detections(
+        *made(1, 160), classes=CLASSES, threshold=0.4, rounds=300, stated=Beyond(30.0, 30.0, "statement")
+    )
     for name in ("map50", "map50_95", "crack_ap50", "capture_rate", "false_alarm_rate"):
         low, high = told["intervals"][name]
         assert 0 <= low <= told[name] <= high <= 1
@@ -163,7 +200,7 @@ def test_a_made_set_has_intervals_around_its_figures(tmp_path):
     for at in told["detection"]["at_contrast_grey"].values():
         assert at["a90_px"] < at["a90_95_px"]
         assert at["a90_px"] < at["a99_px"]
-    stated = told["detection"]["stated"]
+    stated = told["capture"]
     assert stated["low"] <= stated["share"] <= stated["high"]
     assert stated["share"] > told["capture_rate"]
     assert told["detection"]["defects_left_out"] == 8  # turned dies have no contrast

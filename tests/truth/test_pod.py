@@ -8,6 +8,7 @@ from scipy.special import expit, logit
 
 from waferlens.errors import UsageError
 from waferlens.evaluate.curves import clopper_pearson
+from waferlens.evaluate.detection_capture import Beyond, capture_told, chosen_beyond
 from waferlens.evaluate.detection_pod import device_hits, pod_told
 
 B0, B_SIZE, B_CONTRAST = -14.0, 3.0, 2.5
@@ -75,12 +76,14 @@ def test_shares_beyond_a_size_and_contrast_by_hand():
     told = device_hits(
         np.arange(5), np.array([10.0, 20, 30, 40, 50]), np.array([5.0, 50, 50, 50, 50]), np.array([0, 0, 1, 1, 1], bool)
     )
-    beyond = told.beyond(20, 50)
+    beyond = capture_told(told, "abcde", Beyond(20, 50, "statement"))
     low, high = clopper_pearson(3, 4)
-    assert (beyond.value, beyond.low, beyond.high) == (0.75, float(low), float(high))
-    assert told.beyond(20, 60).value is None
-    full = pod_told(told, stated=(30, 20))
-    assert (full["stated"]["share"], full["stated"]["devices_beyond"]) == (1.0, 3)
+    assert (beyond["share"], beyond["low"], beyond["high"]) == (0.75, float(low), float(high))
+    assert (beyond["captured"], beyond["devices"], beyond["below"]["devices"]) == (3, 4, 1)
+    assert (beyond["chosen_on"], beyond["below"]["share"]) == ("other devices", 0.0)
+    assert capture_told(told, "abcde", Beyond(20, 60, "statement"))["share"] is None
+    assert capture_told(told, "abcde") is None, "five devices bear no bound of 99 %"
+    full = pod_told(told)
     # every size is always found or never: no slope, which is said
     assert full["model"] is None
     assert "do not overlap" in full["why"]
@@ -98,3 +101,37 @@ def test_one_size_of_all_has_one_bin():
 def test_misuse_is_told():
     with pytest.raises(UsageError, match="3 defects with 2 sizes"):
         device_hits(np.arange(3), np.ones(2), np.ones(3), np.ones(3, bool))
+
+
+def truly_beyond(one: Beyond) -> float:
+    """Mean probability of capture of the devices of `drawn` that exceed a size and contrast."""
+    size, contrast = np.meshgrid(np.linspace(1, 4, 400), np.linspace(1.5, 4.5, 400))
+    exceed = (size >= np.log(one.size_px)) & (contrast >= np.log(one.contrast_grey))
+    return float(expit(B0 + B_SIZE * size + B_CONTRAST * contrast)[exceed].mean())
+
+
+@pytest.mark.parametrize(("devices", "by"), [(6000, "count"), (450, "model")])
+def test_what_is_chosen_bears_the_goal_on_others(devices, by):
+    chosen = [chosen_beyond(drawn(seed, devices)) for seed in range(8)]
+    assert all(one is not None and one.of == devices for one in chosen)
+    assert sum(one.by == by for one in chosen) >= 6
+    # the most devices of thousands of pairs: by counts a little of it is luck, which is why others are told of
+    true = np.array([truly_beyond(one) for one in chosen])
+    assert np.median(true) > 0.99
+    assert true.min() > 0.98
+
+
+def test_where_all_are_captured_nothing_is_left_out():
+    size, contrast = np.geomspace(5, 50, 400), np.geomspace(50, 5, 400)
+    one = chosen_beyond(device_hits(np.arange(400), size, contrast, np.ones(400, bool)))
+    assert (one.size_px, one.contrast_grey, one.devices, one.by) == (size.min(), contrast.min(), 400, "count")
+    assert chosen_beyond(device_hits(np.arange(298), size[:298], contrast[:298], np.ones(298, bool))) is None, "too few"
+
+
+def test_one_half_chooses_and_the_other_is_told_of():
+    hits = drawn(3, 4000)
+    told = capture_told(hits, [f"device-{number}" for number in range(4000)])
+    assert told["chosen_on"] == "one half of the devices"
+    assert told["chosen_by"]["of"] + told["devices"] + told["below"]["devices"] == 4000
+    assert 1800 < told["chosen_by"]["of"] < 2200
+    assert told["share"] > 0.98 > told["below"]["share"]

@@ -13,7 +13,8 @@ import numpy as np
 import onnxruntime
 from jaxtyping import Bool, Float, Float32, Float64, Int64
 
-from waferlens.bundle.files import Bundle
+from waferlens.bundle.files import CALIBRATION, Bundle
+from waferlens.bundle.package_calibration import PackageCalibration
 from waferlens.bundle.session import session_options
 from waferlens.errors import BundleError, UsageError
 from waferlens.ops.nms import suppressed
@@ -56,7 +57,7 @@ class PackageSession:
         threads: threads inside one call.
 
     Raises:
-        BundleError: the bundle is of another station, or its model cannot be used.
+        BundleError: the bundle is of another station, or its model or calibration cannot be used.
     """
 
     def __init__(self, bundle: Bundle, threads: int = 1) -> None:
@@ -89,7 +90,14 @@ class PackageSession:
         self.classes: tuple[str, ...] = tuple(recipe["target"]["classes"])
         """In the order of their numbers."""
         found = recipe["findings"]
-        self.least_score: float = float(found["score"])
+        self.calibration = _calibration(bundle)
+        """None where none was made: the recipe's least score then is the limit of NG, and none is review."""
+        least = float(found["score"])
+        limits = {} if self.calibration is None else self.calibration.limits
+        self.score_ng = np.array([limits[kind].score_ng if kind in limits else least for kind in self.classes])
+        """Score of each class from which a finding makes its part NG."""
+        self.score_review = np.array([limits[kind].score_review if kind in limits else least for kind in self.classes])
+        """Score of each class from which a box is a finding, and makes its part review at the least."""
         self.nms_iou: float = float(found["nms_iou"])
         self.most: int = int(found["most"])
         self.tells_masks = "prototypes" in self._outputs
@@ -117,13 +125,13 @@ class PackageSession:
 
         Args:
             image: As in `predict` [grey]
-            least: Score, or one a class, from which a box is a finding; the recipe's if None.
+            least: Score, or one a class, from which a box is a finding; `score_review` if None.
         """
         return self.kept(self.predict(image), least)
 
     def kept(self, said: Said, least: float | Sequence[float] | None = None) -> list[Boxes]:
         """Of everything that was said, what is a finding; arguments as in `findings`."""
-        limits = self.least_score if least is None else np.asarray(least, np.float64)
+        limits = self.score_review if least is None else np.asarray(least, np.float64)
         found = []
         for row in range(len(said.boxes)):
             one = suppressed(said.boxes[row], said.scores[row], least=limits, overlap=self.nms_iou, most=self.most)
@@ -133,6 +141,16 @@ class PackageSession:
                 masks = mixed_masks(one.boxes, said.coefficients[row][one.places], said.prototypes[row], size)
             found.append(Boxes(one.boxes, one.scores, one.kinds, masks))
         return found
+
+
+def _calibration(bundle: Bundle) -> PackageCalibration | None:
+    if CALIBRATION not in bundle.files:
+        return None
+    try:
+        return PackageCalibration.from_json(bundle.json(CALIBRATION))
+    except (KeyError, TypeError, ValueError) as wrong:
+        told = f"{type(wrong).__name__}: {wrong}"
+        raise BundleError(f"{bundle.path}: {CALIBRATION} is not a calibration this version reads ({told})") from wrong
 
 
 def mixed_masks(

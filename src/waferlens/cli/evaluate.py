@@ -37,7 +37,7 @@ def evaluate(
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print a machine-readable result.")] = False,
 ) -> None:
-    """Compare a bundle with known depth maps, or with the mean depths of real sites.
+    """Compare a bundle with what is known to be true: depth maps, heights, defects, angles.
 
     The truth of a simulated `real` data set is drawn again where WAFERLENS_EVAL_SEED holds its seed.
     """
@@ -184,7 +184,8 @@ def _views(opened: Bundle, data: Path, split: str, out: Path | None, json: bool)
 def _package(opened: Bundle, data: Path, split: str, out: Path | None, json: bool) -> None:
     from waferlens.bundle.package import PackageSession
     from waferlens.evaluate.detections_text import detection_lines, write_detections
-    from waferlens.evaluate.package import evaluate_package, package_lines, read_judged
+    from waferlens.evaluate.package import evaluate_package, package_lines
+    from waferlens.evaluate.package_truth import read_judged
     from waferlens.prepare.package_sides import side_of
 
     def keep(group: str) -> bool:
@@ -192,8 +193,8 @@ def _package(opened: Bundle, data: Path, split: str, out: Path | None, json: boo
 
     session = PackageSession(opened, threads=2)
     judged = read_judged(data, session, opened, keep)
-    with progress(len(judged.pictures), "images", quiet=json) as advance:
-        told = evaluate_package(session, opened, judged.pictures, judged.device, advance)
+    with progress(judged.count, "images", quiet=json) as advance:
+        told = evaluate_package(session, opened, judged, advance)
     result = {"bundle": opened.name, "data": data.name, "split": split} | told
     if out is not None:
         write_detections(out, result)

@@ -16,7 +16,7 @@ app = typer.Typer()
 
 @app.command()
 def export(
-    run: Annotated[Path, typer.Argument(help="Folder of a finished training run.")],
+    run: Annotated[Path, typer.Argument(help="Folder of a finished training run; with --sam, bundle of a detector.")],
     out: Annotated[Path, typer.Option(help="The bundle: a folder, or a file .zip.")],
     data: Annotated[
         Path | None, typer.Option(help="Folder to calibrate on; the one the run was trained on if not given.")
@@ -29,12 +29,30 @@ def export(
             "0.01 grey, 0.1 um, 0.001 m or 0.05 px if not set.",
         ),
     ] = None,
+    sam: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER", help="Checkpoint of SAM or SAM 2 (transformers) that the boxes of the bundle RUN prompt."
+        ),
+    ] = None,
+    recipe: Annotated[
+        str | None, typer.Option(help="Of the pair that --sam makes; roi-yolov5n-sam if not set.")
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print a machine-readable result.")] = False,
 ) -> None:
     """Export a run to ONNX, prove that nothing changed, calibrate its intervals and write the bundle.
 
-    The run of a golden recipe is a bundle already: it is checked and copied.
+    The run of a golden recipe is a bundle already: it is checked and copied. With --sam, the bundle of a detector of
+    packages and a checkpoint become one bundle that masks packages.
     """
+    if sam is not None:
+        for option, given in (("--data", data), ("--tolerance", tolerance)):
+            if given is not None:
+                raise UsageError(f"{option} means nothing beside --sam: nothing is trained or calibrated")
+        _pair(run, sam, out, recipe, json)
+        return
+    if recipe is not None:
+        raise UsageError("--recipe is that of the pair that --sam makes; name a checkpoint with --sam")
     from waferlens.bundle.files import copy_bundle, is_bundle
 
     if is_bundle(run):
@@ -49,14 +67,31 @@ def export(
     require("train", "torch")
     from waferlens.export import export as write
 
-    with counted_progress("fields", quiet=json) as show:
+    with counted_progress("images", quiet=json) as show:
         result = write(run, out, data=data, tolerance=tolerance, show=show)
     if json:
         emit_json(result)
     else:
         parity = result.parity
-        say(f"{out}: {result.bytes / 1e6:.2f} MB, calibrated on {result.calibrated_on} images")
+        grounds = f"calibrated on {result.calibrated_on} images" if result.calibrated_on else "not calibrated"
+        say(f"{out}: {result.bytes / 1e6:.2f} MB, {grounds}{'; its card says why' if not result.calibrated_on else ''}")
         say(
             f"torch against ONNX Runtime: {parity['max_abs']:.2g} at most on {parity['images']} images, "
             f"{parity['ok_ng_flips']} OK/NG flips, {parity['review_changes']} changes of review"
         )
+
+
+def _pair(boxes: Path, checkpoint: Path, out: Path, recipe: str | None, json: bool) -> None:
+    require("train", "torch")
+    from waferlens.export.sam import RECIPE, export_pair
+
+    result = export_pair(boxes, checkpoint, out, recipe or RECIPE)
+    if json:
+        emit_json(result)
+        return
+    parity = result.parity
+    say(f"{out}: {result.bytes / 1e6:.2f} MB, boxes of {boxes.name}, masks of {checkpoint.name}")
+    say(
+        f"torch against ONNX Runtime: {parity['max_abs']:.2g} of a logit at most on {parity['images']} made images, "
+        f"{parity['flipped']} positions of masks changed sides"
+    )

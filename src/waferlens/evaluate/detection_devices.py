@@ -3,16 +3,19 @@
 A device alarms where one of its detections scores above the threshold, on whatever it may lie: a line knows no truth. A
 defective device is *captured* where such a detection, of the right class, lies on one of its defects; if it alarms for
 another reason, luck saved it. What truth calls ignored (dirt, marks of the lights) is no defect, and an alarm on it is
-an alarm as any other.
+an alarm as any other. Devices that are neither, as those without a die, are set aside.
+
+Classes may have thresholds of their own. Their scores then are moved by the distance to that of the first class, so
+that one threshold serves for all of them, and a curve over it moves all of them together.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Hashable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Bool, Float64, Int64
+from jaxtyping import Bool, Float, Float64, Int64
 
 from waferlens.evaluate.average_precision import Found, Truth
 from waferlens.evaluate.curves import OverkillEscape, clopper_pearson, overkill_escape
@@ -33,6 +36,8 @@ class DeviceScores:
     number: Int64[np.ndarray, " i"]
     """Device of each image."""
     defective: Bool[np.ndarray, " d"]
+    good: Bool[np.ndarray, " d"]
+    """Neither defective nor set aside."""
     level: Float64[np.ndarray, " d"]
     """Highest score of any detection."""
     on_defect: Float64[np.ndarray, " d"]
@@ -56,14 +61,13 @@ class DeviceScores:
 
     def false_alarm_rate(self, threshold: float, level: float = 0.95) -> Measurement:
         """Share of good devices that alarm."""
-        good = ~self.defective
-        if not good.any():
+        if not self.good.any():
             return Measurement("false_alarm_rate", None, "1", method="no good device")
-        return false_alarm_rate(int((self.level > threshold)[good].sum()), int(good.sum()), level)
+        return false_alarm_rate(int((self.level > threshold)[self.good].sum()), int(self.good.sum()), level)
 
     def false_findings(self, threshold: float, level: float = 0.95, rounds: int = 1000, seed: int = 0) -> Measurement:
         """Detections above the threshold on a good device, on average; bootstrap over devices."""
-        counts = np.bincount(self.found_device[self.scores > threshold], minlength=len(self.names))[~self.defective]
+        counts = np.bincount(self.found_device[self.scores > threshold], minlength=len(self.names))[self.good]
         sums = np.stack([counts, np.ones(len(counts))], axis=1)
         method = f"bootstrap over {len(counts)} devices"
         return interval_of(
@@ -72,9 +76,9 @@ class DeviceScores:
 
     def curve(self) -> OverkillEscape | None:
         """Overkill and escape over the threshold; None where there are only good devices, or only defective ones."""
-        if self.defective.all() or not self.defective.any():
+        if not (self.good.any() and self.defective.any()):
             return None
-        return overkill_escape(self.level[~self.defective], self.level[self.defective])
+        return overkill_escape(self.level[self.good], self.level[self.defective])
 
     def _share(self, name: str, which: Bool[np.ndarray, " d"], level: float) -> Measurement:
         total, count = int(self.defective.sum()), int(which[self.defective].sum())
@@ -86,7 +90,12 @@ class DeviceScores:
 
 
 def device_scores(
-    found: Found, truth: Truth, devices: Sequence[Hashable], *, least_overlap: float = ON_DEFECT
+    found: Found,
+    truth: Truth,
+    devices: Sequence[Hashable],
+    *,
+    least_overlap: float = ON_DEFECT,
+    set_aside: Collection[Hashable] = (),
 ) -> DeviceScores:
     """What each device says.
 
@@ -95,6 +104,7 @@ def device_scores(
         truth: True objects; a device is defective where it has one that is not ignored.
         devices: Device of each image.
         least_overlap: Intersection over union from which a detection lies on something.
+        set_aside: Devices that are neither good nor defective.
     """
     index = {name: number for number, name in enumerate(dict.fromkeys(devices))}
     number = np.array([index[name] for name in devices], np.int64)
@@ -107,6 +117,7 @@ def device_scores(
     found_device, true_device = number[found.image], number[truth.image]
     defective = np.zeros(len(index), bool)
     defective[true_device[~ignored]] = True
+    aside = np.array([name in set_aside for name in index], bool)
 
     def highest(scores: np.ndarray, device: np.ndarray) -> np.ndarray:
         out = np.full(len(index), -np.inf)
@@ -116,7 +127,8 @@ def device_scores(
     return DeviceScores(
         tuple(index),
         number,
-        defective,
+        defective & ~aside,
+        ~defective & ~aside,
         highest(found.scores, found_device),
         highest(defect[~ignored], true_device[~ignored]),
         highest(anything[ignored], true_device[ignored]),
@@ -124,6 +136,16 @@ def device_scores(
         found_device,
         np.asarray(found.scores, np.float64),
     )
+
+
+def at_one_threshold(found: Found, above: Float[np.ndarray, " k"]) -> Found:
+    """Detections whose scores have one threshold, that of the first class.
+
+    Args:
+        found: Detections.
+        above: Threshold of each class.
+    """
+    return replace(found, scores=np.asarray(found.scores, np.float64) - (above - above[0])[found.kinds])
 
 
 def _loudest(found: Found, truth: Truth, least: float, *, classes_apart: bool) -> Float64[np.ndarray, " m"]:

@@ -15,11 +15,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float, Float64, Int
+from jaxtyping import Bool, Float, Float64, Int, Int64
 
 from waferlens.errors import UsageError
-from waferlens.evaluate.curves import Pod, binned_pod, clopper_pearson, fit_pod
-from waferlens.records import Measurement
+from waferlens.evaluate.curves import Pod, binned_pod, fit_pod
 
 CONTRASTS_GREY = (10.0, 20.0, 40.0)
 """Contrasts at which sizes are told, those that occur [grey]"""
@@ -39,18 +38,14 @@ class DeviceHits:
     contrast_grey: Float64[np.ndarray, " d"]
     """Of the same, without its sign [grey]"""
     captured: Bool[np.ndarray, " d"]
+    device: Int64[np.ndarray, " d"]
+    """Its number."""
     left_out: int = 0
     """Defects whose size or contrast is not known."""
 
-    def beyond(self, size_px: float, contrast_grey: float, level: float = 0.95) -> Measurement:
-        """Share captured of devices whose strongest defect has at least this size and contrast; exact interval."""
-        chosen = (self.size_px >= size_px) & (self.contrast_grey >= contrast_grey)
-        count, total = int(self.captured[chosen].sum()), int(chosen.sum())
-        if not total:
-            return Measurement("capture_rate_beyond", None, "1", method="no such device")
-        low, high = clopper_pearson(count, total, level)
-        method = f"Clopper-Pearson, {level:g}, {count} of {total}"
-        return Measurement("capture_rate_beyond", count / total, "1", float(low), float(high), method)
+    def of(self, chosen: Bool[np.ndarray, " d"]) -> DeviceHits:
+        """Some of the rows."""
+        return DeviceHits(self.size_px[chosen], self.contrast_grey[chosen], self.captured[chosen], self.device[chosen])
 
     def model(self) -> Pod:
         """The log-odds model in log size and log contrast.
@@ -83,20 +78,19 @@ def device_hits(
         )
     known = np.isfinite(size) & np.isfinite(contrast) & (size > 0) & (contrast > 0)
     device, size, contrast = np.asarray(device)[known], size[known], contrast[known]
-    _, row = np.unique(device, return_inverse=True)
+    each, row = np.unique(device, return_inverse=True)
     rows = int(row.max()) + 1 if len(row) else 0
     hit = np.bincount(row, np.asarray(captured, bool)[known], rows) > 0
     rising = np.argsort(size * contrast, kind="stable")
     strongest = np.empty(rows, np.int64)
     strongest[row[rising]] = rising  # the last one written is the greatest
-    return DeviceHits(size[strongest], contrast[strongest], hit, int((~known).sum()))
+    return DeviceHits(size[strongest], contrast[strongest], hit, each.astype(np.int64), int((~known).sum()))
 
 
 def pod_told(
     hits: DeviceHits,
     *,
     contrasts_grey: Sequence[float] = CONTRASTS_GREY,
-    stated: tuple[float, float] | None = None,
     level: float = 0.95,
 ) -> dict[str, Any]:
     """All that is known of the probability of capture, as JSON holds it.
@@ -104,7 +98,6 @@ def pod_told(
     Args:
         hits: One row a device.
         contrasts_grey: At which sizes are told [grey]
-        stated: Size and contrast beyond which a share of captures is stated [px, grey]
         level: Coverage of the intervals, and confidence of the bounds.
     """
     told: dict[str, Any] = {
@@ -114,13 +107,6 @@ def pod_told(
     }
     if not len(hits.captured):
         return told | {"model": None, "why": "no defect of known size and contrast"}
-    if stated is not None:
-        told["stated"] = {
-            "size_px": stated[0],
-            "contrast_grey": stated[1],
-            **_as_told(hits.beyond(*stated, level=level)),
-            "devices_beyond": int(((hits.size_px >= stated[0]) & (hits.contrast_grey >= stated[1])).sum()),
-        }
     told["binned"] = _binned(hits, level)
     try:
         model = hits.model()
@@ -173,10 +159,6 @@ def _edges(values: Float64[np.ndarray, " d"], bins: int) -> list[float]:
     """Of bins with about as many values each; one bin where all are the same."""
     edges = np.unique(np.quantile(values, np.linspace(0, 1, bins + 1)))
     return edges.tolist() if len(edges) > 1 else [float(edges[0]), math.nextafter(float(edges[0]), math.inf)]
-
-
-def _as_told(one: Measurement) -> dict[str, float | None]:
-    return {"share": one.value, "low": one.low, "high": one.high}
 
 
 def _finite(value: float) -> float | None:

@@ -1,14 +1,15 @@
 """Detections against truth: how good the ranking is, what a threshold catches and what it alarms, and what goes wrong.
 
 Average precision judges the ranking, without a threshold; capture, escape and false alarms are told by device at the
-threshold of the line. Every interval is over devices: exact where devices are counted, else a bootstrap that draws
-whole devices anew. A bootstrap of devices that all do alike sees no spread; no interval is told then.
+thresholds of the line. Every interval is over devices: exact where devices are counted, else a bootstrap that draws
+whole devices anew, a device and its good twin together. A bootstrap of devices that all do alike sees no spread; no
+interval is told then.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,9 +19,10 @@ from jaxtyping import Bool, Float, Int
 from waferlens.errors import UsageError
 from waferlens.evaluate.average_precision import SIZES_PX2, Found, Matches, Truth, joined_found, match
 from waferlens.evaluate.curves import clopper_pearson
-from waferlens.evaluate.detection_devices import ON_DEFECT, DeviceScores, device_scores
+from waferlens.evaluate.detection_capture import Beyond, capture_told
+from waferlens.evaluate.detection_devices import ON_DEFECT, DeviceScores, at_one_threshold, device_scores
 from waferlens.evaluate.detection_errors import split_errors
-from waferlens.evaluate.detection_pod import CONTRASTS_GREY, device_hits, pod_told
+from waferlens.evaluate.detection_pod import CONTRASTS_GREY, DeviceHits, device_hits, pod_told
 from waferlens.evaluate.intervals import cluster_draws
 from waferlens.records import Measurement
 
@@ -67,10 +69,12 @@ def evaluate_detections(
     devices: Sequence[Hashable],
     *,
     classes: Sequence[str],
-    threshold: float,
+    threshold: float | Sequence[float],
+    clusters: Sequence[Hashable] | None = None,
+    set_aside: Collection[Hashable] = (),
     sizes_px2: Mapping[str, tuple[float, float]] = SIZES_PX2,
     contrasts_grey: Sequence[float] = CONTRASTS_GREY,
-    stated: tuple[float, float] | None = None,
+    stated: Beyond | None = None,
     least_overlap: float = ON_DEFECT,
     level: float = 0.95,
     rounds: int = 1000,
@@ -83,10 +87,12 @@ def evaluate_detections(
         truth: Of the same images.
         devices: What each image belongs to.
         classes: Names of the classes.
-        threshold: Score above which a detection alarms.
+        threshold: Score above which a detection alarms, or one a class.
+        clusters: Of each image what the bootstrap draws whole, as a device with its good twin; `devices` if None.
+        set_aside: Devices that are neither good nor defective; their detections count for average precision only.
         sizes_px2: Ranges of areas by name, the first over all [px²]
         contrasts_grey: At which it is told what size is captured [grey]
-        stated: Size and contrast beyond which devices are promised to be captured [px, grey]
+        stated: Size and contrast beyond which devices are taken to be captured; if None, half of the devices choose.
         least_overlap: Intersection over union from which a detection lies on a defect.
         level: Coverage of the intervals.
         rounds: Bootstrap rounds, in hundreds.
@@ -104,24 +110,36 @@ def evaluate_detections(
         raise UsageError("detections are judged by class: name at least one")
     told = joined_found([one.boxes for one in found], [one.scores for one in found], [one.kinds for one in found])
     true, rows = _joined(truth, len(classes))
-    scores = device_scores(told, true, devices, least_overlap=least_overlap)
-    clusters = len(scores.names)
-    draws = np.concatenate(list(cluster_draws(clusters, rounds, seed))) if clusters > 1 else None
-    measured = _Measured(scores.number, draws, level)
+    above = np.broadcast_to(np.asarray(threshold, np.float64), (len(classes),))
+    by_name, threshold = dict(zip(classes, above.tolist(), strict=True)), float(above[0])
+    compared = at_one_threshold(told, above)
+    scores = device_scores(compared, true, devices, least_overlap=least_overlap, set_aside=set_aside)
+    drawn = devices if clusters is None else clusters
+    index = {name: number for number, name in enumerate(dict.fromkeys(drawn))}
+    draws = np.concatenate(list(cluster_draws(len(index), rounds, seed))) if len(index) > 1 else None
+    measured = _Measured(np.array([index[name] for name in drawn], np.int64), draws, level)
     matches = match(told, true, len(classes), sizes_px2=sizes_px2, most=(100,))
     whole, *each = measured.aps(matches)
     capture, escape = scores.capture_rate(threshold, level), scores.escape_rate(threshold, level)
     alarms = scores.false_alarm_rate(threshold, level)
     counts = ~true.crowd
-    by_class = dict(zip(classes, each, strict=True))
+    by_class = {
+        name: told_here | {"capture": _captured(scores, true.image, (true.kinds == kind) & counts, threshold, level)}
+        for kind, (name, told_here) in enumerate(zip(classes, each, strict=True))
+    }
+    hits = _hits(scores, true, rows, threshold)
     crack = by_class.get(CRACK, {"ap50": None, "ap50_interval": None})
     return {
         "images": len(truth),
-        "devices": {"good": int((~scores.defective).sum()), "defective": int(scores.defective.sum())},
+        "devices": {
+            "good": int(scores.good.sum()),
+            "defective": int(scores.defective.sum()),
+            "set_aside": len(scores.names) - int(scores.good.sum()) - int(scores.defective.sum()),
+        },
         "truths": int(counts.sum()),
         "ignored": sum(int(np.sum(one.ignore)) for one in truth if one.ignore is not None),
         "detections": len(told.image),
-        "threshold": threshold,
+        "threshold": by_name,
         "map50": whole["ap50"],
         "map50_95": whole["ap50_95"],
         "crack_ap50": crack["ap50"],
@@ -130,7 +148,7 @@ def evaluate_detections(
         "escape_rate": escape.value,
         "intervals": {
             "level": level,
-            "method": f"average precision: bootstrap over {clusters} devices; shares of devices: Clopper-Pearson",
+            "method": f"average precision: bootstrap over {len(index)} devices; shares of devices: Clopper-Pearson",
             "map50": whole["ap50_interval"],
             "map50_95": whole["ap50_95_interval"],
             "crack_ap50": crack["ap50_interval"],
@@ -143,20 +161,44 @@ def evaluate_detections(
         "classes": by_class,
         "sizes": {name: measured.aps(matches, name)[0] for name in list(sizes_px2)[1:]},
         "types": _by_type(told, true, rows, classes, measured, scores, threshold, level),
-        "detection": pod_told(
-            device_hits(
-                scores.number[true.image[counts]],
-                rows.size_px[counts],
-                rows.contrast_grey[counts],
-                scores.defect[counts] > threshold,
-            ),
-            contrasts_grey=contrasts_grey,
-            stated=stated,
-            level=level,
-        ),
+        "capture": capture_told(hits, scores.names, stated, level),
+        "detection": pod_told(hits, contrasts_grey=contrasts_grey, level=level),
         "errors": _errors(told, true, len(classes), measured),
         "curve": _curve(scores),
     }
+
+
+def hits_of(
+    found: Sequence[FoundHere],
+    truth: Sequence[TrueHere],
+    devices: Sequence[Hashable],
+    above: Sequence[float],
+    least_overlap: float = ON_DEFECT,
+) -> DeviceHits:
+    """Whether devices are captured, beside size and contrast of their strongest defect.
+
+    Args:
+        found: Of each image.
+        truth: Of the same images.
+        devices: What each image belongs to.
+        above: Threshold of each class.
+        least_overlap: Intersection over union from which a detection lies on a defect.
+    """
+    told = joined_found([one.boxes for one in found], [one.scores for one in found], [one.kinds for one in found])
+    true, rows = _joined(truth, len(above))
+    limits = np.asarray(above, np.float64)
+    scores = device_scores(at_one_threshold(told, limits), true, devices, least_overlap=least_overlap)
+    return _hits(scores, true, rows, float(limits[0]))
+
+
+def _hits(scores: DeviceScores, true: Truth, rows: _Rows, threshold: float) -> DeviceHits:
+    counts = ~true.crowd  # type: ignore[operator]
+    return device_hits(
+        scores.number[true.image[counts]],
+        rows.size_px[counts],
+        rows.contrast_grey[counts],
+        scores.defect[counts] > threshold,
+    )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -270,27 +312,36 @@ def _by_type(
         others = ~mine & ~truth.crowd
         alone = Truth(truth.image, truth.boxes, truth.kinds, others, truth.crowd)
         matches = match(found, alone, len(classes), sizes_px2={"all": SIZES_PX2["all"]}, most=(100,))
-        device = scores.number[truth.image[mine]]
-        caught = np.unique(device[scores.defect[mine] > threshold])
         told[name] = {
             "class": classes[kind],
             **measured.aps(matches)[1 + kind],
-            "capture": _share(len(caught), len(np.unique(device)), level),
+            "capture": _captured(scores, truth.image, mine, threshold, level),
         }
     return told
 
 
-def _share(count: int, total: int, level: float) -> dict[str, Any]:
+def _captured(
+    scores: DeviceScores, image: np.ndarray, which: Bool[np.ndarray, " m"], threshold: float, level: float
+) -> dict[str, Any] | None:
+    """Share of the devices with some of these defects on which one of these is caught; None without any."""
+    device = scores.number[image[which]]
+    total = len(np.unique(device))
+    if not total:
+        return None
+    count = len(np.unique(device[scores.defect[which] > threshold]))
     low, high = clopper_pearson(count, total, level)
     return {"captured": count, "devices": total, "share": count / total, "low": float(low), "high": float(high)}
 
 
 def _false_alarms(scores: DeviceScores, threshold: float, level: float, rounds: int, seed: int) -> dict[str, Any]:
-    good = ~scores.defective
+    good = scores.good
     each = scores.false_findings(threshold, level, rounds, seed)
+    rate = scores.false_alarm_rate(threshold, level)
+    per_1000 = (None if one is None else 1000 * one for one in (rate.value, rate.low, rate.high))
     return {
         "alarmed": int((scores.level[good] > threshold).sum()),
         "devices": int(good.sum()),
+        "per_1000": dict(zip(("value", "low", "high"), per_1000, strict=True)),
         "on_ignored": int((scores.on_ignored[good] > threshold).sum()),
         "findings_per_device": {"value": each.value, "low": each.low, "high": each.high, "method": each.method},
     }

@@ -16,7 +16,8 @@ def detection_lines(result: Mapping[str, Any]) -> list[str]:
     devices, ends = result["devices"], result["intervals"]
     lines = [
         f"{devices['good']} good and {devices['defective']} defective devices, {result['images']} images: "
-        f"{result['truths']} defects, {result['ignored']} marks to be ignored",
+        f"{result['truths']} defects, {result['ignored']} marks to be ignored"
+        + (f"; {devices['set_aside']} devices are neither" if devices["set_aside"] else ""),
         f"  {'mAP50':<26} {_number(result['map50'], ends['map50'])}",
         f"  {'mAP50:95':<26} {_number(result['map50_95'], ends['map50_95'])}",
     ]
@@ -26,7 +27,7 @@ def detection_lines(result: Mapping[str, Any]) -> list[str]:
             if told["truths"]:
                 cells = (_number(told[key], told[f"{key}_interval"]) for key in ("ap50", "ap50_95"))
                 lines.append(f"  {_label(part, name):<26} {told['truths']:>8}  {next(cells):<22} {next(cells)}")
-    lines.append(f"  at a threshold of {result['threshold']:.3g}:")
+    lines.append(f"  above {', '.join(f'{value:.3g} of {name}' for name, value in result['threshold'].items())}:")
     alarms = result["false_alarms"]
     for key, label, total in (
         ("capture_rate", "devices captured", devices["defective"]),
@@ -36,12 +37,18 @@ def detection_lines(result: Mapping[str, Any]) -> list[str]:
         if result[key] is not None:
             count = round(result[key] * total)
             lines.append(f"  {label:<26} {count} of {total}: {_share(result[key], ends[key])}")
+    if alarms["devices"]:
+        ends_1000 = [alarms["per_1000"][end] for end in ("low", "high")]
+        lines.append(f"  {'  of 1,000':<26} {_number(alarms['per_1000']['value'], ends_1000, 1)}")
     if alarms["alarmed"]:
         lines.append(f"  {'  on marks to be ignored':<26} {alarms['on_ignored']} of {alarms['alarmed']}")
-    for name, told in result["types"].items():
+    for name, told in (*result["classes"].items(), *result["types"].items()):
+        if told["capture"] is None or (name in result["classes"] and name in result["types"]):
+            continue
         seen = told["capture"]
         interval = _share(seen["share"], [seen["low"], seen["high"]])
         lines.append(f"  {'  captured, ' + name:<26} {seen['captured']} of {seen['devices']}: {interval}")
+    lines += _beyond_lines(result["capture"], result["detection"]["devices"])
     lines += _pod_lines(result["detection"])
     lines.append(f"  {'errors at overlap 0.5':<26} {'number':>8}  AP50 to be gained")
     for name, told in result["errors"].items():
@@ -70,8 +77,9 @@ def write_detections(out: Path, result: Mapping[str, Any]) -> None:
         for name, colour, style in (("overkill", COLOURS[0], "-"), ("escape", COLOURS[1], "--")):
             values = [100 * curve[name][place] for place in shown]
             axes.step(threshold, values, style, color=colour, where="post", label=name)
-        axes.axvline(result["threshold"], color=INK, lw=0.8)
-        axes.set(xlabel="threshold", ylabel="share of devices [%]", ylim=(-2, 102))
+        first, value = next(iter(result["threshold"].items()))
+        axes.axvline(value, color=INK, lw=0.8)
+        axes.set(xlabel=f"threshold of {first}", ylabel="share of devices [%]", ylim=(-2, 102))
         axes.legend(frameon=False)
         figure.savefig(out / "curve.png", dpi=120)
         pyplot.close(figure)
@@ -91,12 +99,6 @@ def write_detections(out: Path, result: Mapping[str, Any]) -> None:
 
 def _pod_lines(told: Mapping[str, Any]) -> list[str]:
     lines = []
-    stated = told.get("stated")
-    if stated and stated["share"] is not None:
-        lines.append(
-            f"  {'captured beyond':<26} {stated['size_px']:g} px and {stated['contrast_grey']:g} grey: "
-            f"{_share(stated['share'], [stated['low'], stated['high']])} of {stated['devices_beyond']}"
-        )
     for contrast, at in (told.get("at_contrast_grey") or {}).items():
         size = "not reached" if at["a90_px"] is None else f"{at['a90_px']:.1f} px"
         bounds = [value for name, value in at.items() if name.startswith("a90_") and name != "a90_px"]
@@ -107,14 +109,29 @@ def _pod_lines(told: Mapping[str, Any]) -> list[str]:
     return lines
 
 
+def _beyond_lines(told: Mapping[str, Any] | None, devices: int) -> list[str]:
+    """What is captured beyond a size and contrast, and below."""
+    if told is None:
+        return [f"  no size and contrast from which devices are as good as always captured: {devices} are too few"] * (
+            devices > 0
+        )
+    size = f"{told['size_px']:.3g} px" + (f" ({told['length_um']:.3g} um)" if "length_um" in told else "")
+    lines = []
+    for label, seen in ((f"beyond {size} and {told['contrast_grey']:.3g} grey", told), ("below", told["below"])):
+        if seen["devices"]:
+            share = _share(seen["share"], [seen["low"], seen["high"]])
+            lines.append(f"  captured {label}: {seen['captured']} of {seen['devices']}: {share}")
+    return [*lines, f"    chosen on {told['chosen_on']} by {told['chosen_by']['by']}"] if lines else lines
+
+
 def _label(part: str, name: str) -> str:
     return {"classes": f"class {name}", "types": f"  {name}", "sizes": f"size {name}"}[part]
 
 
-def _number(value: float | None, ends: Sequence[float] | None) -> str:
+def _number(value: float | None, ends: Sequence[float] | None, digits: int = 3) -> str:
     if value is None:
         return "not known"
-    return f"{value:.3f}" + ("" if ends is None else f" [{ends[0]:.3f}, {ends[1]:.3f}]")
+    return f"{value:.{digits}f}" + ("" if ends is None else f" [{ends[0]:.{digits}f}, {ends[1]:.{digits}f}]")
 
 
 def _share(value: float, ends: Sequence[float]) -> str:

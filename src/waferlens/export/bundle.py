@@ -50,7 +50,7 @@ def export(
         data: Folder to calibrate on; the one it was trained on if None. Only structures of its calibration split are
             used: they trained and validated nothing.
         tolerance: Greatest difference between torch and ONNX Runtime; of the station if None [grey, um, m, px]
-        show: Called with how many fields of wafers it has calibrated on, of how many.
+        show: Called with how many fields of wafers, or images of packages, it has calibrated on, of how many.
 
     Raises:
         InputError: the run or its data cannot be used.
@@ -62,7 +62,7 @@ def export(
             return export_views(recipe, run, source, card, out, tolerance)
         return export_wafer(recipe, run, source, card, out, tolerance, show)
     if isinstance(recipe, PackageRecipe):
-        return export_package(recipe, run, source, card, out, tolerance)
+        return export_package(recipe, run, source, card, out, tolerance, show)
     network = build(recipe)
     network.load_state_dict(load_file(run / WEIGHTS))
     network.eval()

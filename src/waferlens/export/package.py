@@ -1,8 +1,11 @@
-"""A run of the package station becomes a bundle: graph with its decoding, parity on held-out images, card."""
+"""A run of the package station becomes a bundle: graph with its decoding, calibration and parity on held-out devices,
+card.
+"""
 
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
@@ -15,10 +18,12 @@ from safetensors.torch import load_file
 
 from waferlens.bundle.files import open_bundle, write_bundle
 from waferlens.bundle.package import PackageSession, Said, best_scores
+from waferlens.bundle.package_calibration import PackageCalibration
 from waferlens.bundle.verdict import REVIEW, judge
 from waferlens.errors import InputError, ParityError
 from waferlens.export.finished import Exported, begun_lines
 from waferlens.export.onnx import LIMIT_PERCENTILES, OPSET, graph_of
+from waferlens.export.package_calibration import calibrated, calibration_lines
 from waferlens.models import build_detector, describe
 from waferlens.models.detector import DetectorNet, ExportedDetector
 from waferlens.prepare.package_findings import prepared
@@ -61,17 +66,24 @@ class PackageParity:
 
 
 def export_package(
-    recipe: PackageRecipe, run: Path, source: Path, card: dict[str, Any], out: Path, tolerance: float | None
+    recipe: PackageRecipe,
+    run: Path,
+    source: Path,
+    card: dict[str, Any],
+    out: Path,
+    tolerance: float | None,
+    show: Callable[[int, int], None] | None = None,
 ) -> Exported:
-    """Exports a run, proves its parity and writes the bundle.
+    """Exports a run, calibrates what was exported, proves its parity and writes the bundle.
 
     Args:
         recipe: Of the run.
         run: Folder of a finished run.
-        source: Images with truth; only devices of the calibration split are used.
+        source: Images with truth; only devices that trained nothing are used, see `package_calibration`.
         card: The run card.
         out: Folder or `.zip` of the bundle.
         tolerance: Greatest difference of an edge between torch and ONNX Runtime; `TOLERANCE_PX` if None [px]
+        show: Told how many images it has calibrated on, of how many.
 
     Raises:
         InputError: the data cannot be used.
@@ -83,15 +95,23 @@ def export_package(
     parts: dict[str, Any] = {
         "model.onnx": detector_graph(network, recipe), "recipe.yaml": as_yaml(recipe), "runcard.json": card,
     }  # fmt: skip
+    threads = torch.get_num_threads()
     with tempfile.TemporaryDirectory() as folder:
-        session = PackageSession(write_bundle(Path(folder) / "bare", parts), threads=torch.get_num_threads())
-    images = held_out(recipe, source, session)
+        bare = write_bundle(Path(folder) / "bare", parts)
+        told = calibrated(PackageSession(bare, threads), bare, source, card, show)
+        if isinstance(told, PackageCalibration):
+            parts["calibration.json"] = told.to_json()
+        session = PackageSession(write_bundle(Path(folder) / "calibrated", parts), threads)
+    images = held_out(
+        recipe, source, session, whole=isinstance(told, PackageCalibration) and told.data["split"] == "all"
+    )
     parity = package_parity(network, session, images, TOLERANCE_PX if tolerance is None else tolerance)
     require_package_parity(parity)
-    told = {**asdict(parity), "limits_at_percentiles": list(LIMIT_PERCENTILES), "opset": OPSET}
-    bundle = write_bundle(out, {**parts, "parity.json": told, "CARD.md": package_card(recipe, card, told)})
+    report = {**asdict(parity), "limits_at_percentiles": list(LIMIT_PERCENTILES), "opset": OPSET}
+    bundle = write_bundle(out, {**parts, "parity.json": report, "CARD.md": package_card(recipe, card, report, told)})
     size = sum(len(part) for part in bundle.files.values())
-    return Exported(str(out), open_bundle(out).fingerprint, size, told, 0)
+    count = told.data["images"] if isinstance(told, PackageCalibration) else 0
+    return Exported(str(out), open_bundle(out).fingerprint, size, report, count)
 
 
 def detector_graph(network: DetectorNet, recipe: PackageRecipe) -> bytes:
@@ -102,14 +122,22 @@ def detector_graph(network: DetectorNet, recipe: PackageRecipe) -> bytes:
     return graph_of(ExportedDetector(network), example, network.outputs, axes)
 
 
-def held_out(recipe: PackageRecipe, source: Path, session: PackageSession) -> Float32[np.ndarray, "b c h w"]:
+def held_out(
+    recipe: PackageRecipe, source: Path, session: PackageSession, whole: bool = False
+) -> Float32[np.ndarray, "b c h w"]:
     """Some images of devices that neither trained nor chose anything, as the network is shown them.
+
+    Args:
+        recipe: Of the run.
+        source: Images with truth.
+        session: Of the exported graph.
+        whole: Whether nothing was trained on any of its devices; else those of the calibration side are taken.
 
     Raises:
         InputError: there are none.
     """
     images = []
-    for picture in islice(side_pictures(recipe, source, "calibration"), PARITY_IMAGES):
+    for picture in islice(side_pictures(recipe, source, None if whole else "calibration"), PARITY_IMAGES):
         pixels, white = picture.pixels()
         images.append(prepared(session, pixels, picture.ic_quad, white)[0])
     if not images:
@@ -144,7 +172,7 @@ def package_parity(
         changed += sorted(first) != sorted(second)
         for kept, one in zip(best, (ours, theirs), strict=True):
             kept.append(best_scores(one.scores)[0])
-    flips, reviews = _verdicts(np.stack(best[0]), np.stack(best[1]), session.least_score)
+    flips, reviews = _verdicts(np.stack(best[0]), np.stack(best[1]), session)
     return PackageParity(len(images), edges, scores, masks, tolerance_px, TOLERANCE_SCORE, flips, reviews, changed)
 
 
@@ -175,7 +203,9 @@ def require_package_parity(parity: PackageParity) -> None:
         raise ParityError(f"{parity.ok_ng_flips} verdicts turn between OK and NG after export; not exported")
 
 
-def package_card(recipe: PackageRecipe, card: dict[str, Any], parity: dict[str, Any]) -> str:
+def package_card(
+    recipe: PackageRecipe, card: dict[str, Any], parity: dict[str, Any], calibration: PackageCalibration | str
+) -> str:
     """What the bundle is, for people."""
     network, results, told = describe(recipe), card["results"], card["data"]
     shows = "upright package" if recipe.input.region == "roi" else "image"
@@ -187,30 +217,33 @@ def package_card(recipe: PackageRecipe, card: dict[str, Any], parity: dict[str, 
         "",
         f"- input: {shows} in {recipe.input.width_px} x {recipe.input.height_px} px (width x height)",
         f"- lights: {', '.join(recipe.input.lights)}",
-        f"- finds: {', '.join(recipe.target.classes)}",
+        f"- finds: {', '.join(recipe.target.classes)}"
+        + ("" if recipe.angle is None else f"; turned dies by their angle, beyond {recipe.angle.limit_deg:g} deg"),
         f"- network: {network['parameters_fused']:,} parameters as exported, {network['gflops']:.2f} GFLOPs an image",
         f"- trained on: {told['images']} images of `{told.get('world', told['folder'])}` with {objects}, in "
         f"{results['cpu_seconds'] / 60:.1f} CPU-minutes, {results['epochs']} epochs",
         *begun_lines(results),
         f"- mAP50 on its validation devices: {1 - results['map50_error']:.3f}",
+        *calibration_lines(calibration),
         f"- torch against ONNX Runtime: {parity['max_abs']:.2g} px and {parity['max_abs_score']:.2g} of a score at the "
         f"most on {parity['images']} images, {parity['ok_ng_flips']} verdicts turned",
         f"- sources: {', '.join(card['sources'])}",
         "",
         "## Meant for",
         "",
-        "Images like those it was trained on, in the lights named above. Its scores are not probabilities until they",
-        "are calibrated.",
+        "Images like those it was trained on, in the lights named above. What it promises of good devices holds for",
+        "devices like those it was calibrated on.",
         "",
     ]
     return "\n".join(lines)
 
 
-def _verdicts(ours: np.ndarray, theirs: np.ndarray, limit: float) -> tuple[int, int]:
-    """How many verdicts turn, and how many come or leave review, at the recipe's limit and in the thick of scores."""
+def _verdicts(ours: np.ndarray, theirs: np.ndarray, session: PackageSession) -> tuple[int, int]:
+    """How many verdicts turn, and how many come or leave review, at the bundle's limits and in the thick of scores."""
     flips = changes = 0
     for kind in range(ours.shape[1]):
-        for least in (limit, *np.percentile(ours[:, kind], LIMIT_PERCENTILES)):
+        own = (session.score_ng[kind], session.score_review[kind])
+        for least in (*own, *np.percentile(ours[:, kind], LIMIT_PERCENTILES)):
             first, second = (
                 judge(one[:, kind] - TOLERANCE_SCORE, one[:, kind] + TOLERANCE_SCORE, None, float(least))
                 for one in (ours, theirs)

@@ -1,24 +1,40 @@
-"""A Segment Anything checkpoint becomes one graph, encoder and mask decoder, and the proof that it says the same."""
+"""A Segment Anything checkpoint becomes one graph, encoder and mask decoder, and the proof that it says the same.
+
+With a bundle of a detector that draws boxes, it becomes a bundle that finds packages.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import warnings
 from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from waferlens import __version__
+from waferlens.bundle.files import Bundle, open_bundle, write_bundle
 from waferlens.bundle.sam import SamSession
-from waferlens.errors import ParityError
+from waferlens.errors import BundleError, InputError, ParityError, UsageError
+from waferlens.export.finished import Exported
 from waferlens.export.onnx import OPSET, graph_of
 from waferlens.models.sam_roi import SamRoiNet, load_sam
+from waferlens.recipe import RoiRecipe, as_yaml, load_recipe
+from waferlens.recipe.package_roi import BoxSam
+from waferlens.records import RunCard
+from waferlens.train import WEIGHTS
 
 TOLERANCE_LOGIT = 0.01
 """Greatest difference between torch and ONNX Runtime that is let through; a mask is where its logit is above 0."""
 PARITY_IMAGES = 2
 """Made images on which both are run."""
+RECIPE = "roi-yolov5n-sam"
+"""Recipe of the pair unless another is named."""
+MOST_BYTES = 2_000_000_000
+"""Of a graph: what a file of ONNX holds"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,15 +52,123 @@ class SamParity:
     """Positions inside the mask of the one and outside that of the other."""
 
 
-def export_sam(checkpoint: str | Path) -> tuple[bytes, dict[str, Any]]:
-    """The graph of a checkpoint folder and its parity report.
+def export_pair(boxes: str | Path, checkpoint: str | Path, out: Path, recipe: str = RECIPE) -> Exported:
+    """Writes the bundle of a detector and a Segment Anything network that is prompted by its boxes.
+
+    Args:
+        boxes: Bundle of a detector of packages on whole images, such as one of `roi-yolov5n`.
+        checkpoint: Folder of `transformers`: `config.json` and `model.safetensors`; nothing is fetched.
+        out: Folder or `.zip` of the bundle.
+        recipe: Of the pair; which detector and which network it holds is written into it.
 
     Raises:
-        InputError: the folder holds no checkpoint of SAM or SAM 2.
+        UsageError: the recipe is of another kind, or `boxes` is a run.
+        BundleError: the detector's bundle cannot be used.
+        InputError: the folder holds no checkpoint of SAM or SAM 2, or one that is too large.
         MissingExtraError: transformers is not installed.
         ParityError: the graph does not say what the network says.
     """
+    if (Path(boxes) / WEIGHTS).exists():
+        raise UsageError(f"{boxes}: is a run; export it first, and name its bundle")
+    detector = open_bundle(boxes)
+    _require_detector(detector)
+    said = load_recipe(recipe)
+    if not isinstance(said, RoiRecipe) or not isinstance(said.model, BoxSam):
+        raise UsageError(f"{recipe}: is no recipe of kind box-sam, such as {RECIPE}")
     network = load_sam(checkpoint)
+    model, parity = proven_graph(network, Path(checkpoint))
+    family = "sam2" if network.stretched else "sam"
+    resolved = load_recipe(
+        recipe,
+        [f"model.family={family}", f"model.side_px={network.side_px}", f"model.boxes={detector.recipe['name']}"],
+    )
+    made = RunCard(
+        kind="pair of networks",
+        recipe=resolved.model_dump(mode="json"),
+        seeds={},
+        versions={name: version(name) for name in ("torch", "transformers")} | {"waferlens": __version__},
+        data={
+            "boxes": {"recipe": detector.recipe["name"], "fingerprint": detector.fingerprint},
+            "mask": {"checkpoint": Path(checkpoint).name, "parameters": _count(network),
+                     "sha256": _weights_of(Path(checkpoint))},
+        },
+        sources=[said.source, *said.builds_on],
+    )  # fmt: skip
+    card = asdict(made)
+    parts = {
+        "model.onnx": model,
+        "boxes.onnx": detector.model,
+        "boxes.yaml": detector.files["recipe.yaml"],
+        "recipe.yaml": as_yaml(resolved),
+        "runcard.json": card,
+        "parity.json": {**parity, "boxes": detector.parity},
+        "CARD.md": _card(resolved, card, parity),
+    }
+    bundle = write_bundle(out, parts)
+    size = sum(len(part) for part in bundle.files.values())
+    return Exported(str(out), bundle.fingerprint, size, parity, 0)
+
+
+def _require_detector(detector: Bundle) -> None:
+    told = detector.recipe
+    region = (told.get("input") or {}).get("region")
+    if told.get("station") != "package" or region != "image":
+        raise BundleError(
+            f"{detector.path}: is a bundle of {told.get('name')}, which draws no boxes around packages; one of "
+            "roi-yolov5n does"
+        )
+
+
+def _count(network: SamRoiNet) -> int:
+    return sum(one.numel() for one in network.network.parameters())
+
+
+def _weights_of(checkpoint: Path) -> dict[str, str]:
+    """Sums of its files of weights."""
+    return {
+        path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(checkpoint.glob("*.safetensors"))
+    }
+
+
+def _card(recipe: RoiRecipe, card: dict[str, Any], parity: dict[str, Any]) -> str:
+    """What the bundle is, for people."""
+    mask, boxes = card["data"]["mask"], card["data"]["boxes"]
+    lines = [
+        f"# {recipe.name}",
+        "",
+        f"{recipe.summary[0].upper()}{recipe.summary[1:]}.",
+        "",
+        f"- boxes: the bundle of {boxes['recipe']}, fingerprint {boxes['fingerprint'][:12]}…",
+        f"- mask: checkpoint `{mask['checkpoint']}` ({card['recipe']['model']['family']}), {mask['parameters']:,} parameters, shown "
+        f"{parity['side_px']} x {parity['side_px']} px",
+        f"- torch against ONNX Runtime: {parity['max_abs']:.2g} of a logit at the most on {parity['images']} images, "
+        f"{parity['flipped']} positions of masks changed sides",
+        f"- sources: {', '.join(card['sources'])}",
+        "",
+        "## Meant for",
+        "",
+        "Finding packages: `waferlens prepare roi IMAGES --bundle …`. It finds no defects.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def proven_graph(network: SamRoiNet, checkpoint: Path) -> tuple[bytes, dict[str, Any]]:
+    """The graph of a network and its parity report.
+
+    Args:
+        network: Of `load_sam`.
+        checkpoint: Where it came from, for what is said of it.
+
+    Raises:
+        InputError: it is too large for a graph.
+        ParityError: the graph does not say what the network says.
+    """
+    size = sum(one.numel() * one.element_size() for one in network.parameters())
+    if size > MOST_BYTES:
+        raise InputError(
+            checkpoint, f"has {size / 1e9:.1f} GB of weights; a graph holds {MOST_BYTES / 1e9:g}. Take a smaller one"
+        )
     model = sam_graph(network)
     parity = sam_parity(network, model)
     require_sam_parity(parity)

@@ -13,7 +13,7 @@ from typing import Any
 
 import cv2
 import numpy as np
-from jaxtyping import Bool, Float64
+from jaxtyping import Bool, Float64, UInt8
 
 from waferlens.errors import FormatError, InputError, UsageError
 from waferlens.formats import deeppcb, images, package_set
@@ -24,6 +24,7 @@ from waferlens.records import Label, tight
 PACKAGE, DIE, ROTATE = "package", "die", "rotate"
 SET_KINDS = ("crack", ROTATE, PACKAGE, DIE)
 """What a package set tells."""
+NO_PIXELS = np.zeros((0, 0), bool)
 IMAGES = "images"
 """Folder of the images beside labels, where there is one."""
 
@@ -156,15 +157,32 @@ def set_labels(data: Path, device: package_set.Device, kinds: Sequence[str]) -> 
     Raises:
         InputError: a mask cannot be read.
     """
-    if any(kind in kinds for kind in (PACKAGE, DIE, ROTATE)):
-        body, die = package_set.read_parts(data, device.number)
+    asked = any(kind in kinds for kind in (PACKAGE, DIE, ROTATE))
+    body, die = package_set.read_parts(data, device.number) if asked else (NO_PIXELS, NO_PIXELS)
+    numbers = package_set.read_defects(data, device.number) if device.defects else NO_PIXELS.astype(np.uint8)
+    return mask_labels(device, kinds, body, die, numbers)
+
+
+def mask_labels(
+    device: package_set.Device,
+    kinds: Sequence[str],
+    body: Bool[np.ndarray, "h w"],
+    die: Bool[np.ndarray, "h w"],
+    numbers: UInt8[np.ndarray, "h w"],
+) -> Iterator[Label]:
+    """Labels of a device from its masks.
+
+    Args:
+        device: Its truth.
+        kinds: Classes that are wanted; what is to be ignored always comes.
+        body: Pixels of the package; looked at only where it, or the die, is wanted.
+        die: Pixels of the die.
+        numbers: Number of the defect at each pixel + 1, in the order of the device's list; looked at if it has any.
+    """
     if PACKAGE in kinds:
         yield _of_mask(PACKAGE, body)
     if DIE in kinds and not device.missing_die:
         yield _of_mask(DIE, die)
-    if not device.defects:
-        return
-    numbers = package_set.read_defects(data, device.number)
     for place, defect in enumerate(device.defects, 1):
         kind = defect.kind if defect.ignore else defect.label
         if kind not in kinds and not defect.ignore:

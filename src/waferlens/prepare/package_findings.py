@@ -65,7 +65,7 @@ def detected(
         pixels: Images `h w` or `h w 3` [grey]
         quads: Corners of the package on each; needed where the network is shown packages [px]
         white: Grey value of white [grey]
-        least: Score, or one a class, from which a box is a finding; the recipe's if None.
+        least: Score, or one a class, from which a box is a finding; the bundle's own if None.
 
     Raises:
         UsageError: corners are needed and not given.

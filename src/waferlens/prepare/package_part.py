@@ -2,8 +2,8 @@
 
 Inspection and evaluation both go this way. Where a recipe measures the die's angle, the angle decides what is a turned
 die, whether the network knows that class or not: one that sees a few pixels of tilt is only asked about cracks. The
-score of such a finding is the probability that the angle is beyond the limit, of a normal distribution with the fit's
-standard deviation.
+score of such a finding is the probability that the angle is beyond the limit, of a normal distribution with the 90 %
+interval of the fit: above `TURNED` where the whole interval is beyond it.
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float64, Int64, UInt8
+from scipy.special import ndtri
 
 from waferlens.bundle.files import Bundle
 from waferlens.bundle.package import Boxes, PackageSession
-from waferlens.ops.die_angle import DieAngle, die_angle
+from waferlens.ops.die_angle import COVERAGE, DieAngle, die_angle
 from waferlens.ops.illumination import SortedLight, sort_light
 from waferlens.ops.roi_edges import Located, locate_package
 from waferlens.ops.roi_record import CROP_PX
@@ -27,6 +28,8 @@ from waferlens.recipe.package import DieAngleSpec
 
 ROTATE = "rotate"
 """Class of a turned die."""
+TURNED = (1 + COVERAGE) / 2
+"""Score above which a die is turned for certain: then its whole interval is beyond the limit."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -60,14 +63,19 @@ def asked_angle(bundle: Bundle) -> DieAngleSpec | None:
     return None if told is None else DieAngleSpec(**told)
 
 
+def measures_angle(session: PackageSession, angle: DieAngleSpec | None) -> bool:
+    """Whether the die's angle decides what is a turned die: it is measured on upright packages only."""
+    return angle is not None and session.region == "roi"
+
+
 def told_classes(session: PackageSession, angle: DieAngleSpec | None) -> tuple[str, ...]:
     """Classes that an image is told by: the network's in their order, and the turned die's where its angle is measured.
 
     Args:
         session: Of the bundle.
-        angle: Whether the die's angle is measured; it is on upright packages only.
+        angle: Whether and how the die's angle is measured.
     """
-    if angle is None or session.region != "roi" or ROTATE in session.classes:
+    if not measures_angle(session, angle) or ROTATE in session.classes:
         return session.classes
     return (*session.classes, ROTATE)
 
@@ -129,9 +137,10 @@ def with_turned_die(found: Boxes, turned: DieAngle, angle: DieAngleSpec, placeme
     """
     others = found.kinds != number
     boxes, scores, kinds = found.boxes[others], found.scores[others], found.kinds[others]
-    if turned.angle_deg is not None and turned.sigma_deg and turned.die_quad is not None:
+    angle_deg, low, high = turned.angle_deg, turned.low, turned.high
+    if angle_deg is not None and low is not None and high is not None and turned.die_quad is not None:
         box = box_around(placement.to_input(turned.die_quad))
-        score = beyond(turned.angle_deg, turned.sigma_deg, angle.limit_deg)
+        score = beyond(angle_deg, (high - low) / (2 * float(ndtri(TURNED))), angle.limit_deg)
         place = int(np.searchsorted(-scores, -score))
         boxes = np.insert(boxes, place, box, axis=0)
         scores = np.insert(scores, place, score)

@@ -26,28 +26,39 @@ def side_of(data: Path, group: str) -> str:
     return split_of(group, salt=BOARDS if deeppcb.holds(data) else "")
 
 
-def side_pictures(recipe: PackageRecipe, data: Path, side: str) -> Iterator[Picture]:
+def side_pictures(recipe: PackageRecipe, data: Path, side: str | None) -> Iterator[Picture]:
     """The images of the devices on one side.
 
     Args:
         recipe: Which classes, which lights, and how the path of an image tells its device.
         data: As `load.package.read_pictures` reads it.
-        side: One of `prepare.splits.FRACTIONS`.
+        side: One of `prepare.splits.FRACTIONS`; all of them if None.
 
     Raises:
         InputError: the folder holds no such images, or tells no truth.
         FormatError: a label is wrong.
         UsageError: the folder does not tell one of the classes, or a path no device.
     """
-    pattern = recipe.train.device
-
-    def group_of(name: str) -> str:
-        return name if pattern is None else device_of(name, pattern)
 
     def keep(group: str) -> bool:
-        return side_of(data, group) == side
+        return side is None or side_of(data, group) == side
 
-    return read_pictures(data, recipe.target.classes, recipe.input.lights, keep, group_of)
+    return read_pictures(
+        data, recipe.target.classes, recipe.input.lights, keep, lambda name: group_of(name, recipe.train.device)
+    )
+
+
+def group_of(name: str, pattern: str | None) -> str:
+    """The device of an image of one's own.
+
+    Args:
+        name: Its path below the folder, without its ending.
+        pattern: Of the recipe, `train.device`; None takes each image for a device.
+
+    Raises:
+        UsageError: the pattern is not found in the path.
+    """
+    return name if pattern is None else device_of(name, pattern)
 
 
 def refuse_leaks(recipe: PackageRecipe, data: Path) -> None:

@@ -1,0 +1,90 @@
+"""Devices that a package network never saw, the calibration on them, and what its card says of that."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from waferlens import __version__
+from waferlens.bundle.files import Bundle
+from waferlens.bundle.package import PackageSession
+from waferlens.bundle.package_calibration import PackageCalibration
+from waferlens.evaluate.package_calibrate import fit_package_calibration
+from waferlens.evaluate.package_truth import read_judged
+from waferlens.load.package import facts_of
+from waferlens.prepare.package_sides import side_of
+
+SCORES = (0.1, 0.25, 0.5, 0.75, 0.9)
+"""Of which a card tells the probability."""
+
+
+def calibrated(
+    session: PackageSession,
+    bundle: Bundle,
+    source: Path,
+    card: dict[str, Any],
+    show: Callable[[int, int], None] | None = None,
+) -> PackageCalibration | str:
+    """The calibration of what was exported, or why there is none.
+
+    Of the folder that was trained on, the calibration side is used. A set simulated from another seed has only devices
+    that nothing was trained on: all of it is used.
+
+    Args:
+        session: Of the exported graph.
+        bundle: The same, without calibration.
+        source: Images with truth.
+        card: The run card.
+        show: Told how many images were looked at, of how many.
+
+    Raises:
+        InputError: the folder holds no such images.
+    """
+    facts = facts_of(source)
+    whole = unseen(facts, card["data"])
+    judged = read_judged(source, session, bundle, lambda group: whole or side_of(source, group) == "calibration")
+    grounds = {**facts, "split": "all" if whole else "calibration", "version": __version__}
+    done = count(1)
+    advance = (lambda _: None) if show is None else lambda _: show(next(done), judged.count)
+    return fit_package_calibration(session, bundle, judged, grounds, advance)
+
+
+def unseen(facts: dict[str, Any], trained_on: dict[str, Any]) -> bool:
+    """Whether two sets are simulated from different seeds, so that no device is in both."""
+    seeds = facts.get("seed"), trained_on.get("seed")
+    return None not in seeds and seeds[0] != seeds[1]
+
+
+def calibration_lines(told: PackageCalibration | str) -> list[str]:
+    """What a calibration promises, as lines of a bundle's card."""
+    if isinstance(told, str):
+        return [f"- not calibrated: {told}"]
+    grounds = told.data
+    lines = [
+        f"- calibrated on: {grounds['devices']} devices of `{grounds.get('world', grounds['folder'])}` that trained "
+        f"nothing, {grounds['good']} good and {grounds['defective']} defective"
+    ]
+    for kind, limits in told.limits.items():
+        promise = told.promises[kind]
+        alarms, review = promise["false_alarms"], promise["review"]
+        surely = f"{100 * alarms['confidence']:.0f} % confidence"
+        lines += [
+            f"- {kind} from a score of {limits.score_ng:.3f}: NG; {alarms['alarmed']} of {promise['good']} good "
+            f"devices, at most {1000 * alarms['upper']:.2g} of 1,000 others with {surely}"
+            + ("" if alarms["kept"] else f" ({1000 * alarms['stated']:.2g} are wanted: it takes more good devices)"),
+            f"- {kind} from a score of {limits.score_review:.3f}: review; {review['sent']} of {promise['good']} good "
+            f"devices, {1000 * review['expected']:.2g} of 1,000 others with those that are NG",
+        ]
+        if kind in told.probabilities:
+            shares = told.probabilities[kind](SCORES)
+            said = ", ".join(f"{score:g}: {100 * share:.0f} %" for score, share in zip(SCORES, shares, strict=True))
+            lines.append(f"- how likely a {kind} of a score is one, where as many devices are defective: {said}")
+    if told.capture is not None:
+        one = told.capture
+        lines.append(
+            f"- captured beyond {one['size_px']:.3g} px and {one['contrast_grey']:.3g} grey: {one['captured']} of "
+            f"{one['devices']} devices that chose these numbers; `evaluate` tells it of others"
+        )
+    return lines
