@@ -47,7 +47,7 @@ $(VENV)/installed-base: $(NEEDS) | $(BIN)/python
 	touch $@
 
 $(VENV)/installed-test: $(NEEDS) | $(BIN)/python
-	$(PIP) -e '.[train,formats,dev]'
+	$(PIP) -e '.[train,formats,sam,dev]'
 	touch $@ $(VENV)/installed-base
 
 $(BIN)/python:

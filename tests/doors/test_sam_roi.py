@@ -15,12 +15,21 @@ import numpy as np
 import pytest
 import torch
 
+from make_package import package_picture
+from make_package_bundle import make_package_bundle
+from make_roi_bundle import make_roi_bundle
+from waferlens.bundle.files import open_bundle
 from waferlens.bundle.sam import SamSession
+from waferlens.cli.main import main
 from waferlens.errors import BundleError, InputError, MissingExtraError, ParityError
-from waferlens.export.sam import SamParity, export_sam, require_sam_parity, sam_graph
+from waferlens.export.sam import MOST_BYTES, SamParity, proven_graph, require_sam_parity, sam_graph
 from waferlens.extras import available
 from waferlens.models.sam_roi import SamRoiNet, load_sam
+from waferlens.ops.roi_edges import roi_body
 from waferlens.ops.sam_frame import MEAN_GREY, sam_frame
+from waferlens.prepare.package_findings import detected
+from waferlens.prepare.roi_finders import finder
+from waferlens.recipe import load_recipe
 
 SIDE = 64
 
@@ -130,12 +139,12 @@ def checkpoint(request: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_checkpoint_becomes_a_graph_that_masks_alike(checkpoint: Path) -> None:
-    model, parity = export_sam(checkpoint)
+    network = load_sam(checkpoint)
+    model, parity = proven_graph(network, checkpoint)
     assert parity["side_px"] == SIDE
     assert parity["stretched"] == (checkpoint.name == "sam2")
     assert parity["max_abs"] < 1e-3
     assert parity["flipped"] == 0
-    network = load_sam(checkpoint)
     session = SamSession(model, stretched=network.stretched)
     rng = np.random.default_rng(2)
     rgb = rng.integers(0, 256, (48, 80, 3), dtype=np.uint8)
@@ -151,6 +160,57 @@ def test_a_checkpoint_becomes_a_graph_that_masks_alike(checkpoint: Path) -> None
     assert score == pytest.approx(float(expected[0, 0]), abs=1e-4)
     other, _ = session.mask(rgb, np.array([59.5, 30.5, 75.5, 45.5]))
     assert (other != mask).any()  # the box is heard
+
+
+def test_boxes_and_a_checkpoint_become_a_bundle_that_finds_packages(
+    checkpoint: Path, tmp_path: Path, capsys: Any
+) -> None:
+    make_roi_bundle(tmp_path / "boxes", masks=False, name="roi-yolov5n")
+    words = ["export", str(tmp_path / "boxes"), "--sam", str(checkpoint), "--out", str(tmp_path / "pair.zip")]
+    assert main([*words, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["parity"]["flipped"] == 0
+    bundle = open_bundle(tmp_path / "pair.zip")
+    assert bundle.recipe["model"] == {
+        "kind": "box-sam", "boxes": "roi-yolov5n", "family": checkpoint.name, "side_px": SIDE, "margin": 0.0
+    }  # fmt: skip
+    (tmp_path / "recipe.yaml").write_bytes(bundle.files["recipe.yaml"])
+    assert load_recipe(tmp_path / "recipe.yaml").name == "roi-yolov5n-sam"
+    assert str(tmp_path) not in json.dumps(bundle.runcard)
+    image, _ = package_picture((400, 400), (200.0, 200.0), (145.0, 272.0))
+    method = finder("yolov5n-sam", bundle=tmp_path / "pair.zip", refine=False)
+    assert method.name == "yolov5n-sam"
+    box = detected(method.boxes, [image], least=0.25)[0].boxes[0]
+    # masks of random weights are anything; that this one is of this box is what can be known
+    expected = roi_body(image, light="bf", mask=method.sam.mask(image, box)[0])
+    told = method.find(image, light="bf")
+    assert (told.reason, told.score) == (expected.reason, expected.score)
+    assert 0.25 < told.network_score < 0.9
+
+
+def test_what_makes_no_pair(tmp_path: Path, capsys: Any) -> None:
+    def told(*words: str) -> str:
+        assert main(["export", *words, "--out", str(tmp_path / "out")]) in (1, 2)
+        return " ".join(capsys.readouterr().err.split())
+
+    make_roi_bundle(tmp_path / "boxes", masks=False)
+    make_package_bundle(tmp_path / "cracks")
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "weights.safetensors").write_bytes(b"")
+    boxes, sam = str(tmp_path / "boxes"), ["--sam", str(tmp_path)]
+    assert "is a run; export it first" in told(str(run), *sam)
+    assert "by-hand, which draws no boxes around packages" in told(str(tmp_path / "cracks"), *sam)
+    assert "is no recipe of kind box-sam" in told(boxes, *sam, "--recipe", "roi-edges")
+    assert "is no checkpoint of SAM" in told(boxes, *sam)
+    assert "--data means nothing beside --sam" in told(boxes, *sam, "--data", str(tmp_path))
+    assert "--recipe is that of the pair" in told(boxes, "--recipe", "roi-yolov5n-sam")
+
+
+def test_a_network_too_large_for_a_graph_is_refused(tmp_path: Path) -> None:
+    with torch.device("meta"):
+        large = torch.nn.Linear(MOST_BYTES // 8192, 2048)
+    with pytest.raises(InputError, match="GB of weights; a graph holds 2"):
+        proven_graph(SamRoiNet(large, SIDE, stretched=False), tmp_path)
 
 
 def test_the_mean_colour_is_nothing_to_the_network(checkpoint: Path) -> None:

@@ -82,8 +82,8 @@ def _untrained(recipe: RoiRecipe) -> str:
     if recipe.model.kind == "box-sam":
         boxes = recipe.model.boxes
         return (
-            f"{recipe.name} is put together of two networks: train {boxes}, "
-            "then `waferlens export RUN --sam CHECKPOINT`"
+            f"{recipe.name} is put together of two networks: train and "
+            f"export {boxes}, then `waferlens export BUNDLE --sam CHECKPOINT`"
         )
     return f"nothing in {recipe.name} is trained: use it as it is, with `waferlens prepare roi --method {recipe.name}`"
 

@@ -132,15 +132,15 @@ def _weights_of(checkpoint: Path) -> dict[str, str]:
 
 def _card(recipe: RoiRecipe, card: dict[str, Any], parity: dict[str, Any]) -> str:
     """What the bundle is, for people."""
-    mask, boxes = card["data"]["mask"], card["data"]["boxes"]
+    mask, boxes, family = card["data"]["mask"], card["data"]["boxes"], card["recipe"]["model"]["family"]
     lines = [
         f"# {recipe.name}",
         "",
         f"{recipe.summary[0].upper()}{recipe.summary[1:]}.",
         "",
         f"- boxes: the bundle of {boxes['recipe']}, fingerprint {boxes['fingerprint'][:12]}…",
-        f"- mask: checkpoint `{mask['checkpoint']}` ({card['recipe']['model']['family']}), {mask['parameters']:,} parameters, shown "
-        f"{parity['side_px']} x {parity['side_px']} px",
+        f"- mask: checkpoint `{mask['checkpoint']}` ({family}), {mask['parameters']:,} parameters, shown a square of "
+        f"{parity['side_px']} px",
         f"- torch against ONNX Runtime: {parity['max_abs']:.2g} of a logit at the most on {parity['images']} images, "
         f"{parity['flipped']} positions of masks changed sides",
         f"- sources: {', '.join(card['sources'])}",
