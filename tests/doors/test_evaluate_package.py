@@ -20,7 +20,7 @@ from waferlens.cli.main import main
 from waferlens.errors import BundleError
 from waferlens.evaluate.package_calibrate import fit_package_calibration
 from waferlens.evaluate.package_truth import read_judged
-from waferlens.formats.package_set import Device, devices, read_device
+from waferlens.formats.package_set import Device, devices, read_device, read_manifest
 from waferlens.prepare.package_part import asked_angle, examined, told_classes
 from waferlens.recipe.package_world import PackageWorld
 from waferlens.simulate.package.dataset import package_world, write_devices
@@ -197,6 +197,26 @@ def test_limits_are_set_by_good_devices(packages: Path, known: list[Device], tmp
     )
     assert isinstance(none, str)
     assert "good ones set the limits" in none
+
+
+def test_a_card_says_what_a_bundle_promises(packages: Path, tmp_path: Path) -> None:
+    from waferlens.export.package_calibration import calibrated, calibration_lines, never_seen
+
+    seed = read_manifest(packages)["seed"]
+    assert never_seen(packages, {"data": {"seed": seed + 1}})
+    assert not never_seen(packages, {"data": {"seed": seed}}), "some of them trained"
+    assert not never_seen(packages, {"data": {"folder": "own"}}), "nobody knows"
+    bundle = make_package_bundle(tmp_path / "bundle", crack=0.6, turned=None)
+    shown: list[tuple[int, int]] = []
+    told = calibrated(PackageSession(bundle), bundle, packages, True, lambda *steps: shown.append(steps))
+    assert isinstance(told, PackageCalibration)
+    assert shown[-1] == (DEVICES, DEVICES)
+    assert (told.data["split"], told.data["world"], told.data["seed"]) == ("all", "package-sim", seed)
+    card = "\n".join(calibration_lines(told))
+    assert "calibrated on: 6 devices of `package-sim`" in card
+    assert "crack from a score of 0.600: NG; 0 of" in card
+    assert "it takes more good devices" in card
+    assert calibration_lines("no good one") == ["- not calibrated: no good one"]
 
 
 def defective_only(known: list[Device]) -> Any:

@@ -97,7 +97,7 @@ class PackageSession:
         self.score_ng = np.array([limits[kind].score_ng if kind in limits else least for kind in self.classes])
         """Score of each class from which a finding makes its part NG."""
         self.score_review = np.array([limits[kind].score_review if kind in limits else least for kind in self.classes])
-        """Score of each class from which a box is a finding, and makes its part review at the least."""
+        """Score of each class from which a finding makes its part review at the least; ask for findings down to it."""
         self.nms_iou: float = float(found["nms_iou"])
         self.most: int = int(found["most"])
         self.tells_masks = "prototypes" in self._outputs
@@ -125,13 +125,13 @@ class PackageSession:
 
         Args:
             image: As in `predict` [grey]
-            least: Score, or one a class, from which a box is a finding; `score_review` if None.
+            least: Score, or one a class, from which a box is a finding; `score_ng` if None.
         """
         return self.kept(self.predict(image), least)
 
     def kept(self, said: Said, least: float | Sequence[float] | None = None) -> list[Boxes]:
         """Of everything that was said, what is a finding; arguments as in `findings`."""
-        limits = self.score_review if least is None else np.asarray(least, np.float64)
+        limits = self.score_ng if least is None else np.asarray(least, np.float64)
         found = []
         for row in range(len(said.boxes)):
             one = suppressed(said.boxes[row], said.scores[row], least=limits, overlap=self.nms_iou, most=self.most)

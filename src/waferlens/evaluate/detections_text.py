@@ -9,6 +9,8 @@ from typing import Any
 from waferlens.evaluate.pictures import ACCENT, INK, write_evaluation
 
 COLOURS = (ACCENT, "#b5472f", "#6b8e23", "#7a5ea8")
+SIZES_PX = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
+"""Marked along an axis of sizes [px]"""
 
 
 def detection_lines(result: Mapping[str, Any]) -> list[str]:
@@ -42,12 +44,15 @@ def detection_lines(result: Mapping[str, Any]) -> list[str]:
         lines.append(f"  {'  of 1,000':<26} {_number(alarms['per_1000']['value'], ends_1000, 1)}")
     if alarms["alarmed"]:
         lines.append(f"  {'  on marks to be ignored':<26} {alarms['on_ignored']} of {alarms['alarmed']}")
-    for name, told in (*result["classes"].items(), *result["types"].items()):
-        if told["capture"] is None or (name in result["classes"] and name in result["types"]):
-            continue
-        seen = told["capture"]
-        interval = _share(seen["share"], [seen["low"], seen["high"]])
-        lines.append(f"  {'  captured, ' + name:<26} {seen['captured']} of {seen['devices']}: {interval}")
+    for part in ("classes", "types"):
+        for name, told in result[part].items():
+            seen = told["capture"]
+            whole = result["classes"].get(told.get("class", name), {}).get("capture")
+            if seen is None or (part == "types" and seen == whole):  # the only type of its class
+                continue
+            interval = _share(seen["share"], [seen["low"], seen["high"]])
+            label = f"  captured, {_label(part, name).strip()}"
+            lines.append(f"  {label:<26} {seen['captured']} of {seen['devices']}: {interval}")
     lines += _beyond_lines(result["capture"], result["detection"]["devices"])
     lines += _pod_lines(result["detection"])
     lines.append(f"  {'errors at overlap 0.5':<26} {'number':>8}  AP50 to be gained")
@@ -92,6 +97,9 @@ def write_detections(out: Path, result: Mapping[str, Any]) -> None:
         axes.set(
             xscale="log", xlabel="size of the strongest defect [px]", ylabel="devices captured", ylim=(-0.02, 1.02)
         )
+        low, high = axes.get_xlim()
+        axes.set_xticks(ticks := [size for size in SIZES_PX if low <= size <= high], [f"{size:g}" for size in ticks])
+        axes.minorticks_off()
         axes.legend(frameon=False)
         figure.savefig(out / "detection.png", dpi=120)
         pyplot.close(figure)
@@ -112,9 +120,7 @@ def _pod_lines(told: Mapping[str, Any]) -> list[str]:
 def _beyond_lines(told: Mapping[str, Any] | None, devices: int) -> list[str]:
     """What is captured beyond a size and contrast, and below."""
     if told is None:
-        return [f"  no size and contrast from which devices are as good as always captured: {devices} are too few"] * (
-            devices > 0
-        )
+        return ["  no size and contrast from which 99 % are captured is borne by these devices"] if devices else []
     size = f"{told['size_px']:.3g} px" + (f" ({told['length_um']:.3g} um)" if "length_um" in told else "")
     lines = []
     for label, seen in ((f"beyond {size} and {told['contrast_grey']:.3g} grey", told), ("below", told["below"])):

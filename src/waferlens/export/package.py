@@ -23,7 +23,7 @@ from waferlens.bundle.verdict import REVIEW, judge
 from waferlens.errors import InputError, ParityError
 from waferlens.export.finished import Exported, begun_lines
 from waferlens.export.onnx import LIMIT_PERCENTILES, OPSET, graph_of
-from waferlens.export.package_calibration import calibrated, calibration_lines
+from waferlens.export.package_calibration import calibrated, calibration_lines, never_seen
 from waferlens.models import build_detector, describe
 from waferlens.models.detector import DetectorNet, ExportedDetector
 from waferlens.prepare.package_findings import prepared
@@ -95,16 +95,15 @@ def export_package(
     parts: dict[str, Any] = {
         "model.onnx": detector_graph(network, recipe), "recipe.yaml": as_yaml(recipe), "runcard.json": card,
     }  # fmt: skip
-    threads = torch.get_num_threads()
+    threads, whole = torch.get_num_threads(), never_seen(source, card)
     with tempfile.TemporaryDirectory() as folder:
         bare = write_bundle(Path(folder) / "bare", parts)
-        told = calibrated(PackageSession(bare, threads), bare, source, card, show)
+        session = PackageSession(bare, threads)
+        images = held_out(recipe, source, session, whole)
+        told = calibrated(session, bare, source, whole, show)
         if isinstance(told, PackageCalibration):
             parts["calibration.json"] = told.to_json()
-        session = PackageSession(write_bundle(Path(folder) / "calibrated", parts), threads)
-    images = held_out(
-        recipe, source, session, whole=isinstance(told, PackageCalibration) and told.data["split"] == "all"
-    )
+            session = PackageSession(write_bundle(Path(folder) / "calibrated", parts), threads)
     parity = package_parity(network, session, images, TOLERANCE_PX if tolerance is None else tolerance)
     require_package_parity(parity)
     report = {**asdict(parity), "limits_at_percentiles": list(LIMIT_PERCENTILES), "opset": OPSET}
@@ -131,7 +130,7 @@ def held_out(
         recipe: Of the run.
         source: Images with truth.
         session: Of the exported graph.
-        whole: Whether nothing was trained on any of its devices; else those of the calibration side are taken.
+        whole: Whether none of its devices trained anything; else those of the calibration side are taken.
 
     Raises:
         InputError: there are none.

@@ -20,41 +20,36 @@ SCORES = (0.1, 0.25, 0.5, 0.75, 0.9)
 """Of which a card tells the probability."""
 
 
+def never_seen(source: Path, card: dict[str, Any]) -> bool:
+    """Whether a set was simulated from another seed than the one of a run card, so that no device is in both."""
+    seeds = facts_of(source).get("seed"), card["data"].get("seed")
+    return None not in seeds and seeds[0] != seeds[1]
+
+
 def calibrated(
     session: PackageSession,
     bundle: Bundle,
     source: Path,
-    card: dict[str, Any],
+    whole: bool,
     show: Callable[[int, int], None] | None = None,
 ) -> PackageCalibration | str:
     """The calibration of what was exported, or why there is none.
-
-    Of the folder that was trained on, the calibration side is used. A set simulated from another seed has only devices
-    that nothing was trained on: all of it is used.
 
     Args:
         session: Of the exported graph.
         bundle: The same, without calibration.
         source: Images with truth.
-        card: The run card.
+        whole: Whether none of its devices trained anything; else those of the calibration side are taken.
         show: Told how many images were looked at, of how many.
 
     Raises:
         InputError: the folder holds no such images.
     """
-    facts = facts_of(source)
-    whole = unseen(facts, card["data"])
     judged = read_judged(source, session, bundle, lambda group: whole or side_of(source, group) == "calibration")
-    grounds = {**facts, "split": "all" if whole else "calibration", "version": __version__}
+    grounds = {**facts_of(source), "split": "all" if whole else "calibration", "version": __version__}
     done = count(1)
     advance = (lambda _: None) if show is None else lambda _: show(next(done), judged.count)
     return fit_package_calibration(session, bundle, judged, grounds, advance)
-
-
-def unseen(facts: dict[str, Any], trained_on: dict[str, Any]) -> bool:
-    """Whether two sets are simulated from different seeds, so that no device is in both."""
-    seeds = facts.get("seed"), trained_on.get("seed")
-    return None not in seeds and seeds[0] != seeds[1]
 
 
 def calibration_lines(told: PackageCalibration | str) -> list[str]:

@@ -97,7 +97,7 @@ def examined(
         angle: Whether and how the die's angle is measured.
         light: `bf`, `dfw` or `dfb` if it is known; sorted by colour if None.
         pixel_um: Size of a pixel, for the die's offset [um]
-        least: Score, or one a class of the network, from which a box is a finding; the bundle's own if None.
+        least: Score, or one a class of the network, from which a box is a finding; `score_ng` if None.
     """
     classes = told_classes(session, angle)
     sorted_light = sort_light(image)
