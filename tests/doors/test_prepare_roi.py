@@ -73,6 +73,19 @@ def test_darkfield_where_brightfield_is_said(pictures, tmp_path, capsys) -> None
     assert "brightfield is said" in err
 
 
+def test_images_that_show_no_colours_say_so(tmp_path, capsys) -> None:
+    image = package_picture((800, 800), (400, 400))[0]
+    write(tmp_path / "dark.png", image // 30)
+    assert cv2.imwrite(str(tmp_path / "grey.png"), image[..., 1])
+    assert cv2.imwrite(str(tmp_path / "deep.png"), image.astype(np.uint16) * 257)
+    status, _, err = call(capsys, tmp_path, "--out", tmp_path / "roi")
+    assert status == 1
+    said = dict(line.split(": quarantined: ") for line in err.splitlines())
+    assert said[str(tmp_path / "dark.png")].startswith("a dark image: its brightest colour has a mean of ")
+    assert said[str(tmp_path / "grey.png")] == "has 1 channel of uint8; save it with red, green, blue of 8 bits"
+    assert said[str(tmp_path / "deep.png")] == "has 3 channels of uint16; save it with red, green, blue of 8 bits"
+
+
 def test_wrong_words_are_refused(pictures, tmp_path, capsys) -> None:
     assert main(["prepare", "roi", str(pictures), "--out", str(tmp_path / "x"), "--size", "big"]) == 2
     assert "581x1090" in capsys.readouterr().err

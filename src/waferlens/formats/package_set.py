@@ -240,8 +240,14 @@ def read_picture(path: str | Path) -> UInt8[np.ndarray, "h w 3"]:
     data = images.read_bytes(str(path))
     images.check_whole(data, str(path))
     pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-    if pixels is None or pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
-        raise FormatError(path, "is no RGB image of 8 bits")
+    if pixels is None:
+        raise FormatError(path, "the image data is broken: the decoder gave nothing back")
+    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
+        channels = 1 if pixels.ndim == 2 else pixels.shape[2]
+        raise FormatError(
+            path,
+            f"has {channels} channel{'s' * (channels > 1)} of {pixels.dtype}; save it with red, green, blue of 8 bits",
+        )
     return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
 
 

@@ -22,6 +22,8 @@ LIMIT_GREY = 15.0
 """Above it in all colours an image is brightfield, for white at 255 [grey]"""
 MARGIN_GREY = 0.5
 """How near to a limit an image is not sorted [grey]"""
+DARK_GREY = 8.0
+"""Of the brightest colour's mean: below it an image shows nothing but the noise of its sensor [grey]"""
 
 Light = Literal["bf", "dfw", "dfb"]
 NAMES: dict[str, str] = {"bf": "brightfield", "dfw": "darkfield white", "dfb": "darkfield blue"}
@@ -32,7 +34,7 @@ class SortedLight:
     """The light of an image."""
 
     light: Light | None
-    """`bf`, `dfw` or `dfb`; None where it is too near a limit: then a person is to say."""
+    """`bf`, `dfw` or `dfb`; None where it is too near a limit, or too dark: then a person is to say."""
     nearest: Light
     """What the rule alone would say"""
     means: tuple[float, float, float]
@@ -72,6 +74,16 @@ def sort_light(
         margin, other = -over, f"its least colour is {over + limit_grey:.2f}, and above {limit_grey:g} is brightfield"
         if abs(red - blue) < margin:
             margin, other = abs(red - blue), f"red {red:.2f} and blue {blue:.2f} tell white from blue darkfield"
+    if dark := too_dark((red, green, blue)):
+        return SortedLight(None, nearest, (red, green, blue), margin, dark)
     if margin < margin_grey:
         return SortedLight(None, nearest, (red, green, blue), margin, f"near the limit of lights: {other}")
     return SortedLight(nearest, nearest, (red, green, blue), margin)
+
+
+def too_dark(means: tuple[float, float, float]) -> str:
+    """Why an image of these mean colours shows nothing; empty where it shows something."""
+    brightest = max(means)
+    if brightest >= DARK_GREY:
+        return ""
+    return f"a dark image: its brightest colour has a mean of {brightest:.1f} grey, less than {DARK_GREY:g}"

@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 from jaxtyping import UInt8
 
-from waferlens.ops.illumination import NAMES, sort_light
+from waferlens.ops.illumination import NAMES, sort_light, too_dark
 from waferlens.ops.roi_record import CROP_PX, Roi, angle_of, cut_sides, homography_of, no_roi, ordered
 
 BLOCK_PX, CONSTANT_GREY = 151, 3
@@ -115,17 +115,10 @@ def roi_opencv(
 
 def wrong_light(image: np.ndarray, light: str | None) -> str:
     """Why an image is not of the light that is said, or too dark to show anything; empty where it is fine."""
-    brightest = max(cv2.mean(image))
-    if brightest < DARK_GREY:
-        return f"a dark image: its brightest colour has a mean of {brightest:.1f} grey, less than {DARK_GREY:g}"
-    if light is None:
-        return ""
     told = sort_light(image)
-    if told.light is not None and told.light != light:
+    if dark := too_dark(told.means):
+        return dark
+    if light is not None and told.light is not None and told.light != light:
         colours = ", ".join(f"{one:.1f}" for one in told.means)
         return f"{NAMES[light]} is said, but its mean colours {colours} are those of {NAMES[told.nearest]}"
     return ""
-
-
-DARK_GREY = 8.0
-"""Of the brightest colour's mean: below it an image shows nothing but the noise of its sensor [grey]"""
