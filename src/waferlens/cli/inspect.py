@@ -142,11 +142,12 @@ def _summary(result: InspectResult) -> str:
     lines = [
         f"{result.out}: {result.images} images in {result.seconds:.1f} s ({result.images_per_second:,.0f}/s)"
         + (f", {result.resumed_at} of them before" if result.resumed_at else "")
-        + (f": {told}" if told else "")
+        + (f": {told}" if told and not result.devices else "")  # images in other lights are `review`, devices not
     ]
     if result.devices:
         told = ", ".join(f"{count} {verdict}" for verdict, count in result.device_verdicts.items() if count)
-        lines.append(f"{sum(result.device_verdicts.values())} devices: {told}, in {result.out}/devices.csv")
+        count = sum(result.device_verdicts.values())
+        lines.append(f"{count} device{'' if count == 1 else 's'}: {told}, in {result.out}/devices.csv")
     if result.findings:
         lines.append(
             f"{result.findings} finding{'' if result.findings == 1 else 's'}, {result.critical_findings} critical, "
