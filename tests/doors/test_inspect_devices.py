@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from make_package_bundle import BOXES, HEIGHT_PX, WIDTH_PX, make_package_bundle
+from waferlens.bundle.package_calibration import PackageCalibration, ScoreLimits
 from waferlens.cli.main import main
 from waferlens.errors import InputError, UsageError
 from waferlens.formats.e142 import read_e142, write_e142
@@ -156,6 +157,23 @@ def test_turning_the_image_moves_nothing_on_the_package(
     assert (angles["turned2"] - angles["turned1"]) % 360 == pytest.approx(90, abs=0.1)
     sizes = {(row["width_px"], row["height_px"]) for row in table(tmp_path / "run/results.csv")}
     assert len(sizes) == 2, "one lies on its side"
+
+
+def test_calibrated_scores_tell_review_from_ng(packages: Path, tmp_path: Path) -> None:
+    image = packages / "images/000001-bf.png"
+    for review, ng, verdict, found in (
+        (0.5, 0.85, "NG", ["true"]),
+        (0.85, 0.95, "review", ["false"]),
+        (0.95, 0.99, "OK", []),
+    ):
+        limits = PackageCalibration({"crack": ScoreLimits(ng, review)})
+        bundle = make_package_bundle(tmp_path / f"bundle-{verdict}", crack=0.9, turned=None, calibration=limits)
+        inspect_paths([image], bundle, tmp_path / verdict)
+        (row,) = table(tmp_path / verdict / "devices.csv")
+        assert row["verdict"] == verdict
+        assert [one["critical"] for one in table(tmp_path / verdict / "findings.csv")] == found
+        if verdict == "review":
+            assert row["verdict_reason"].startswith("bf: crack 0.90 at (")
 
 
 def test_without_a_pitch_places_are_in_px(packages: Path, bundles: Path, cracked: Path, tmp_path: Path) -> None:

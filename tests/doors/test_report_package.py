@@ -139,7 +139,10 @@ def test_angles_stand_where_they_were_measured(run: Path, html: str) -> None:
 
 def test_findings_lie_on_the_outline_to_scale() -> None:
     # of 1000 x 2000 um: a crack of 100 x 200 um in the middle of the lower left quarter, and a die over the upper half
-    found = [("crack", Place(250.0, 500.0, 100.0, 200.0, "um")), ("rotate", Place(500.0, 1500.0, 800.0, 900.0, "um"))]
+    found = [
+        ("crack", True, Place(250.0, 500.0, 100.0, 200.0, "um")),
+        ("rotate", True, Place(500.0, 1500.0, 800.0, 900.0, "um")),
+    ]
     chart = str(package_charts.places((1000.0, 2000.0), "um", found))
     left, top, width, height = numbers(re.search(r'<rect [^>]*class="empty"/>', chart)[0], "x", "y", "width", "height")  # type: ignore[index]
     assert height == pytest.approx(2 * width)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from waferlens import __version__
-from waferlens.bundle.files import Bundle
+from waferlens.bundle.files import CALIBRATION, Bundle
 from waferlens.errors import InputError, UsageError
 from waferlens.inspect.plan import Plan, write_plan
 from waferlens.records import RunCard
@@ -155,6 +155,7 @@ def make_card(
             "fingerprint": bundle.fingerprint,
             "calibration": bundle.calibrated_on,
             **_threshold(bundle),
+            **_score_limits(bundle),
             "options": dict(options),
         },
         sources=[part for part in (bundle.recipe.get("source"),) if part] + list(bundle.recipe.get("builds_on") or []),
@@ -170,6 +171,12 @@ def _threshold(bundle: Bundle) -> dict[str, Any]:
     """The threshold of a fitted bundle, what it promises, and when it was set; nothing where a bundle has none."""
     told = bundle.threshold
     return {"threshold": {**told, "set": bundle.runcard.get("started", "")}} if told else {}
+
+
+def _score_limits(bundle: Bundle) -> dict[str, Any]:
+    """Of a calibrated package bundle, from which score a finding counts and what that promises; else nothing."""
+    told = bundle.json(CALIBRATION) if CALIBRATION in bundle.files else {}
+    return {"score_limits": told["limits"], "promises": told["promises"]} if told.get("kind") == "package" else {}
 
 
 def write_card(out: Path, card: RunCard) -> None:

@@ -30,7 +30,8 @@ from waferlens.inspect.plan import Item, Plan
 from waferlens.load.package import read_pixels
 from waferlens.ops.roi_record import Roi
 from waferlens.prepare.package_geometry import box_around
-from waferlens.prepare.package_part import ROTATE, PackagePart, asked_angle, examined
+from waferlens.prepare.package_part import ROTATE, PackagePart, asked_angle, examined, told_classes
+from waferlens.prepare.package_verdict import verdict_of
 from waferlens.recipe.package import DieAngleSpec
 from waferlens.records import Finding, Place
 from waferlens.store.rows import OK as MEASURED
@@ -121,7 +122,8 @@ class PackageWork:
             except InputError as wrong:
                 result.status, result.reason = QUARANTINED, wrong.reason
                 continue
-            part = examined(self.session, image, self.angle, pixel_um=self.pixel_um)
+            least = self.session.score_review.tolist()
+            part = examined(self.session, image, self.angle, pixel_um=self.pixel_um, least=least)
             _tell(result, part, image, self)
             if self.overlays and part.placement is not None:
                 picture = drawn(image, part, result.findings)
@@ -162,8 +164,7 @@ def package_work(
         raise UsageError(f"--pitch-um {pitch_um:g}: the size of a pixel is more than 0 um")
     session, angle = PackageSession(bundle), asked_angle(bundle)
     told = session.lights if session.region == "roi" else None
-    kinds = tuple(dict.fromkeys([*session.classes, *([] if angle is None else [ROTATE])]))
-    files = line_files(out, kinds, klarf=klarf, e142=e142, strip=strip, pixel_um=pitch_um)
+    files = line_files(out, told_classes(session, angle), klarf=klarf, e142=e142, strip=strip, pixel_um=pitch_um)
     if klarf is not None and session.region != "roi":
         raise UsageError(
             f"--klarf {klarf}: {bundle.name} is shown whole images, and finds no package to tell places on"
@@ -209,29 +210,30 @@ def _tell(result: ImageResult, part: PackagePart, image: np.ndarray, work: Packa
         result.verdict, result.verdict_reason = VERDICTS[REVIEW], f"not inspected: {part.reason}"
         return
     grey = image.mean(axis=2, dtype=np.float32)
+    judged = verdict_of(part, work.session, work.angle)
     result.findings = [
-        finding_of(kind, score, box, grey, _placed(quad, roi, work.pixel_um))
-        for kind, score, box, quad in zip(part.kinds, part.scores, part.boxes, part.quads, strict=True)
-        if not (kind == ROTATE and part.angle is not None)  # the angle's own verdict says it, with its interval
+        finding_of(kind, score, box, grey, _placed(quad, roi, work.pixel_um), critical=says == NG)
+        for kind, score, box, quad, says in zip(
+            part.kinds, part.scores, part.boxes, part.quads, judged.findings, strict=True
+        )
+        if says != OK and not (kind == ROTATE and part.angle is not None)  # the angle's interval says it, below
     ]
     told.append(("findings", float(len(result.findings)), "1", None, None))
     told.append(("score", max((one.score for one in result.findings), default=0.0), "1", None, None))
-    reasons = [f"{one.kind} {one.score:.2f} at ({_middle(one)}) px" for one in result.findings[:1]]
-    verdict = NG if result.findings else OK
+    worst = sorted(result.findings, key=lambda one: not one.critical)[:1]
+    reasons = [f"{one.kind} {one.score:.2f} at ({_middle(one)}) px" for one in worst]
     if part.angle is not None and work.angle is not None:
         turned = part.angle
         told.append(("die_angle", turned.angle_deg, "deg", turned.low, turned.high))
         offset, unit = (turned.offset_px, "px") if turned.offset_um is None else (turned.offset_um, "um")
         if offset is not None:
             told += [("die_offset_x", offset[0], unit, None, None), ("die_offset_y", offset[1], unit, None, None)]
-        says = turned.verdict(work.angle.limit_deg)
-        if says != "OK":
+        if judged.angle != OK:
             reasons.append(_angle_reason(turned.angle_deg, turned.low, turned.high, turned.reason, work.angle))
-        if says == "NG" and turned.die_quad is not None:
+        if judged.angle == NG and turned.die_quad is not None:
             box, at = box_around(turned.die_quad), _placed(turned.die_quad, roi, work.pixel_um)
-            result.findings.append(finding_of(ROTATE, 1.0, box, grey, at))
-        verdict = max(verdict, {"OK": OK, "review": REVIEW, "NG": NG}[says])
-    result.verdict, result.verdict_reason = VERDICTS[verdict], "; ".join(reasons)
+            result.findings.append(finding_of(ROTATE, 1.0, box, grey, at, critical=True))
+    result.verdict, result.verdict_reason = VERDICTS[judged.verdict], "; ".join(reasons)
 
 
 def _angle_reason(
@@ -272,7 +274,9 @@ def _placed(points: np.ndarray, roi: Roi | None, pixel_um: float | None) -> Plac
     return None if roi is None or roi.quad is None else place_on(points, roi.quad, pixel_um)
 
 
-def finding_of(kind: str, score: float, box: np.ndarray, grey: np.ndarray, place: Place | None) -> Finding:
+def finding_of(
+    kind: str, score: float, box: np.ndarray, grey: np.ndarray, place: Place | None, *, critical: bool
+) -> Finding:
     """A box as a finding; its area is the box's, its contrast the mean of the box less that of a rim around it."""
     x0, y0, x1, y1 = (float(edge) for edge in box)
     h, w = grey.shape
@@ -289,8 +293,8 @@ def finding_of(kind: str, score: float, box: np.ndarray, grey: np.ndarray, place
         area_px=(x1 - x0) * (y1 - y0),
         contrast=contrast,
         light_or_dark="light" if contrast > 0 else "dark",
-        critical=True,
-        rule="angle beyond its limit" if kind == ROTATE else "score of the network",
+        critical=critical,
+        rule="angle beyond its limit" if kind == ROTATE else "score of NG" if critical else "score of review",
         place=place,
     )
 

@@ -76,6 +76,8 @@ class PackageLot(Inspected):
     """By class, each once a device."""
     settings: list[tuple[str, str]]
     """How it judges: label and text."""
+    promises: list[str]
+    """What the limits of scores promise of good devices; empty where the bundle is not calibrated."""
     limit_deg: float | None
     lines: list[DeviceLine]
     angles: Markup | None
@@ -124,8 +126,10 @@ def read_package(folder: Path, card: dict[str, Any], store: str | None) -> Packa
         known = recipe["input"]["lights"] if recipe["input"]["region"] == "roi" else None
         grouping = Grouping.of(known, options.get("device"), options.get("lights"))
         limit = None if recipe.get("angle") is None else float(recipe["angle"]["limit_deg"])
-        least = float(recipe["findings"]["score"])
-        settings = _settings(recipe, grouping, options)
+        scores = card["data"].get("score_limits", {})
+        least = min([float(recipe["findings"]["score"]), *(float(one["score_review"]) for one in scores.values())])
+        settings = _settings(recipe, grouping, options, scores)
+        promises = [_promise(kind, one) for kind, one in card["data"].get("promises", {}).items()]
     except (KeyError, TypeError, ValueError) as wrong:
         raise InputError(folder / RUNCARD, f"its recipe is none that this version reads: {wrong!r}") from wrong
     with Store(place) as database:
@@ -136,7 +140,7 @@ def read_package(folder: Path, card: dict[str, Any], store: str | None) -> Packa
     single = len(angles) <= SINGLE
     ends = package_charts.reach([angle for _, angle in angles], limit)
     found = sorted((pair for one in devices for pair in one.findings), key=lambda pair: -pair[1].score)
-    there = [(finding.kind, finding.place) for _, finding in found if finding.place is not None]
+    there = [(finding.kind, finding.critical, finding.place) for _, finding in found if finding.place is not None]
     sides = [seen.package for one in devices for seen in one.images if seen.package is not None]
     unit = sides[0][2] if sides else "px"
     sides_told = [
@@ -152,6 +156,7 @@ def read_package(folder: Path, card: dict[str, Any], store: str | None) -> Packa
         devices=len(devices),
         findings=dict(Counter(finding.kind for _, finding in found).most_common()),
         settings=settings,
+        promises=promises,
         limit_deg=limit,
         lines=[_line(one, limit, ends) for one in worst[:LISTED]],
         angles=_angles(angles, limit, ends, single),
@@ -249,9 +254,29 @@ def _lights(devices: Sequence[Device], grouping: Grouping) -> list[LightLine]:
     return lines
 
 
-def _settings(recipe: dict[str, Any], grouping: Grouping, options: dict[str, Any]) -> list[tuple[str, str]]:
+def _promise(kind: str, told: dict[str, Any]) -> str:
+    """What the limits of a class promise, in the words of the bundle's card."""
+    alarms, review = told["false_alarms"], told["review"]
+    most = words.number(1000 * float(alarms["upper"]), 2)
+    return (
+        f"{kind}: {alarms['alarmed']} of {told['good']} good devices were NG, with "
+        f"{words.level(float(alarms['confidence']))} confidence at most {most} of 1,000 others will be; "
+        f"{words.number(1000 * float(review['expected']), 2)} of 1,000 are expected to go to review or be NG."
+    )
+
+
+def _settings(
+    recipe: dict[str, Any], grouping: Grouping, options: dict[str, Any], scores: dict[str, Any]
+) -> list[tuple[str, str]]:
     """How devices are judged."""
-    told = [("a finding", f"a score of {float(recipe['findings']['score']):g} or more")]
+    told = []
+    for kind in recipe["target"]["classes"]:
+        one = scores.get(kind)
+        if one is not None:
+            ng, review = (words.number(float(one[name]), 3) for name in ("score_ng", "score_review"))
+            told.append((kind, f"NG from a score of {ng}, review from {review}"))
+    if not scores:
+        told.append(("a finding", f"a score of {float(recipe['findings']['score']):g} or more; not calibrated"))
     told.append(("classes", ", ".join(recipe["target"]["classes"])))
     if recipe.get("angle") is not None:
         angle = recipe["angle"]

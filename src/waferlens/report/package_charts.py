@@ -54,13 +54,13 @@ def strips(angles: Sequence[tuple[Angle, str]], limit_deg: float | None, ends: t
     return svg.whole(svg.WIDE, 372, parts, "angles of the dies with their intervals against the limit")
 
 
-def places(outline: tuple[float, float], unit: str, found: Sequence[tuple[str, Place]]) -> Markup:
+def places(outline: tuple[float, float], unit: str, found: Sequence[tuple[str, bool, Place]]) -> Markup:
     """Findings over the package's outline, to scale: x to the right and y up from its lower left corner.
 
     Args:
         outline: width and height of the package [unit]
         unit: `um` or `px`.
-        found: class and place of each, in the same unit, the surest first.
+        found: class of each, whether it makes its device NG, and place in the same unit; the surest first.
     """
     width, height = outline
     # mm where numbers in um would be long
@@ -72,11 +72,11 @@ def places(outline: tuple[float, float], unit: str, found: Sequence[tuple[str, P
     x = svg.Axis(0.0, width / scale, left, left + inner)
     y = svg.Axis(0.0, height / scale, top + tall, top)
     parts = [svg.tag("rect", x=left, y=top, width=inner, height=tall, c="empty")]
-    for kind, at in reversed(found):  # the surest on top
+    for kind, critical, at in reversed(found):  # the surest on top
         w, h = (max(_LEAST_MARK, side * inner / width) for side in (at.width, at.height))
         middle = left + inner * at.x / width, top + tall * (1 - at.y / height)
         # a turned die is as large as the die: its outline alone, or it would hide every crack
-        colour = "spot rotated" if kind == ROTATE else "spot found"
+        colour = "spot rotated" if kind == ROTATE else "spot found" if critical else "spot found open"
         parts.append(svg.tag("rect", x=middle[0] - w / 2, y=middle[1] - h / 2, width=w, height=h, rx=1, c=colour))
     parts.append(svg.tag("rect", x=left, y=top, width=inner, height=tall, c="frame"))
     ticks = y.ticks(5)
