@@ -135,3 +135,28 @@ def test_one_half_chooses_and_the_other_is_told_of():
     assert told["chosen_by"]["of"] + told["devices"] + told["below"]["devices"] == 4000
     assert 1800 < told["chosen_by"]["of"] < 2200
     assert told["share"] > 0.98 > told["below"]["share"]
+
+
+def test_a_model_that_says_nonsense_is_not_asked():
+    """Capture that falls with size would be surest below every size."""
+    rng = np.random.default_rng(5)
+    size, contrast = np.exp(rng.uniform(2, 4, 60)), np.exp(rng.uniform(2, 4, 60))
+    falling = rng.random(60) < expit(12 - 4 * np.log(size) + 0.5 * np.log(contrast))
+    assert 5 < falling.sum() < 55
+    assert chosen_beyond(device_hits(np.arange(60), size, contrast, falling)) is None
+    assert pod_told(device_hits(np.arange(60), size, contrast, falling))["at_contrast_grey"]["10"]["a90_px"] is None
+
+
+def test_a_model_is_not_believed_against_what_was_counted():
+    """A tenth of the devices is missed whatever the size, which the model cannot say."""
+    chosen = []
+    for seed in range(12):
+        rng = np.random.default_rng(seed)
+        size, contrast = np.exp(rng.uniform(1, 4, 300)), np.exp(rng.uniform(2, 4, 300))
+        captured = rng.random(300) < 0.9 * expit(-30 + 8 * np.log(size) + 5 * np.log(contrast))
+        one = chosen_beyond(device_hits(np.arange(300), size, contrast, captured))
+        if one is not None:
+            chosen.append(one)
+            assert one.devices >= 20
+            assert clopper_pearson(one.captured, one.devices, 0.9)[1] >= 0.99
+    assert len(chosen) <= 4

@@ -3,7 +3,8 @@
 A size and a contrast are chosen where the devices whose strongest defect exceeds both are as many as can be, while the
 lower bound of the share of them that is captured is at least the goal. The bound is that of Clopper and Pearson on what
 was counted; a goal of 99 % at 95 % confidence takes 299 devices without a miss. Where there are fewer, the size is that
-at which the log-odds model of the probability of capture reaches the goal with that confidence.
+at which the log-odds model of the probability of capture reaches the goal with that confidence. The model is asked only
+where capture rises with size and contrast, and believed only where what was counted beyond does not speak against it.
 
 What was chosen on some devices says nothing about those: it is told of devices that had no part in the choice.
 
@@ -29,6 +30,8 @@ GOAL, CONFIDENCE = 0.99, 0.95
 """Share of devices that are to be captured, and the confidence of its lower bound."""
 CANDIDATES = 60
 """Sizes, and contrasts, that are looked at."""
+LEAST_BEYOND = 20
+"""Devices beyond what the model says, without which it is not believed."""
 HALF = "choose-capture"
 """Salt of the halves of the devices: on one the size and contrast are chosen, of the other it is told what they do."""
 
@@ -82,6 +85,8 @@ def _by_model(hits: DeviceHits, goal: float, confidence: float) -> Beyond | None
         model = hits.model()
     except UsageError:
         return None  # all captured, or none: too few devices for a bound by counts, and no slope for one by the model
+    if not (model.coefficients[1:] > 0).all():
+        return None
     best: Beyond | None = None
     for contrast in _values(hits.contrast_grey)[:: CANDIDATES // 20]:
         size = model.reach("size", goal, confidence, contrast=float(contrast))[1]
@@ -89,8 +94,9 @@ def _by_model(hits: DeviceHits, goal: float, confidence: float) -> Beyond | None
             continue
         exceed = _exceed(hits, size, float(contrast))
         devices = int(exceed.sum())
-        if devices > (0 if best is None else best.devices):
-            captured = int(hits.captured[exceed].sum())
+        captured = int(hits.captured[exceed].sum())
+        borne = float(clopper_pearson(captured, devices, 2 * confidence - 1)[1]) >= goal
+        if borne and devices >= LEAST_BEYOND and (best is None or devices > best.devices):
             best = Beyond(float(size), float(contrast), "model", devices, captured, len(hits.captured))
     return best
 

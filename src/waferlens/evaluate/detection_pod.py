@@ -134,10 +134,12 @@ def pod_told(
 
 
 def _reaches(model: Pod, contrast: float, confidence: float) -> dict[str, float | None]:
+    """Sizes from which shares are captured; None where capture does not rise with size, so that none is."""
     told: dict[str, float | None] = {}
+    rises = model.coefficients[1 + model.names.index("size")] > 0
     for share in SHARES:
         name = f"a{round(100 * share)}"
-        size, bound = model.reach("size", share, confidence, contrast=contrast)
+        size, bound = model.reach("size", share, confidence, contrast=contrast) if rises else (math.nan, math.nan)
         told[f"{name}_px"], told[f"{name}_{round(100 * confidence)}_px"] = _finite(size), _finite(bound)
     return told
 

@@ -108,10 +108,10 @@ def write_detections(out: Path, result: Mapping[str, Any]) -> None:
 def _pod_lines(told: Mapping[str, Any]) -> list[str]:
     lines = []
     for contrast, at in (told.get("at_contrast_grey") or {}).items():
-        size = "not reached" if at["a90_px"] is None else f"{at['a90_px']:.1f} px"
         bounds = [value for name, value in at.items() if name.startswith("a90_") and name != "a90_px"]
         bound = "not known" if bounds[0] is None else f"{bounds[0]:.1f} px"
-        lines.append(f"  {'captured 9 times of 10':<26} at {contrast} grey from {size}, with confidence {bound}")
+        from_size = f"from {at['a90_px']:.1f} px, with confidence {bound}" if at["a90_px"] is not None else "at no size"
+        lines.append(f"  {'captured 9 times of 10':<26} at {contrast} grey {from_size}")
     if told.get("why"):
         lines.append(f"  no curve of capture        {told['why']}")
     return lines

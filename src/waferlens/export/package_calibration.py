@@ -67,10 +67,11 @@ def calibration_lines(told: PackageCalibration | str) -> list[str]:
         surely = f"{100 * alarms['confidence']:.0f} % confidence"
         lines += [
             f"- {kind} from a score of {limits.score_ng:.3f}: NG; {alarms['alarmed']} of {promise['good']} good "
-            f"devices, at most {1000 * alarms['upper']:.2g} of 1,000 others with {surely}"
-            + ("" if alarms["kept"] else f" ({1000 * alarms['stated']:.2g} are wanted: it takes more good devices)"),
+            f"devices, at most {_of_1000(alarms['upper'])} others with {surely}"
+            + ("" if alarms["kept"] else f" ({_of_1000(alarms['stated'])} is wanted: it takes more good devices)"),
             f"- {kind} from a score of {limits.score_review:.3f}: review; {review['sent']} of {promise['good']} good "
-            f"devices, {1000 * review['expected']:.2g} of 1,000 others with those that are NG",
+            f"devices, {_of_1000(review['expected'])} others with those that are NG"
+            + ("" if review["kept"] else f" ({_of_1000(review['stated'])} is wanted)"),
         ]
         if kind in told.probabilities:
             shares = told.probabilities[kind](SCORES)
@@ -83,3 +84,7 @@ def calibration_lines(told: PackageCalibration | str) -> list[str]:
             f"{one['devices']} devices that chose these numbers; `evaluate` tells it of others"
         )
     return lines
+
+
+def _of_1000(share: float) -> str:
+    return f"{1000 * share:.3g} of 1,000"
