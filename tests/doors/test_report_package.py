@@ -210,12 +210,18 @@ def test_an_unfinished_run_and_a_dark_lot(lot: Path, tmp_path: Path) -> None:
     assert "No angle was measured" in text
 
 
-def test_many_angles_become_a_distribution() -> None:
+def test_of_many_angles_some_are_drawn_by_their_rank() -> None:
     rng = np.random.default_rng(7)
-    values = rng.normal(0, 0.4, package.SINGLE + 1)
-    angles = [("OK", (float(value), float(value) - 0.1, float(value) + 0.1)) for value in values]
-    ends = package_charts.reach([angle for _, angle in angles], LIMIT_DEG)
-    assert ends[1] == pytest.approx(max(0.8, 1.05 * (float(np.abs(values).max()) + 0.1)))
-    chart = str(package._angles(angles, LIMIT_DEG, ends, single=False))
-    assert len(re.findall('class="bar', chart)) > 20
-    assert "<circle" in chart
+    values = rng.normal(0, 0.4, 3 * package.STRIPS)
+    values[:2] = -7.0, 5.0
+    angles = [(float(value), float(value) - 0.1, float(value) + 0.1) for value in values]
+    ends = package_charts.reach(angles, LIMIT_DEG)
+    assert ends == (-2.0, 2.0), "four times the limit"
+    chart = str(package._angles(angles, LIMIT_DEG, ends))
+    heights = [numbers(mark, "cy")[0] for mark in re.findall(r"<circle [^>]*/>", chart)]
+    assert len(heights) == package.STRIPS
+    assert heights == sorted(heights, reverse=True)
+    assert (heights[0], heights[-1]) == (348.0, 12.0), "the least and the greatest stand at the edges"
+    assert package_charts.reach([(0.1, 0.0, 0.2)], LIMIT_DEG) == (-0.8, 0.8)
+    assert package_charts.reach([(3.0, 2.9, 4.0)], None) == (-4.2, 4.2)
+    assert package_charts.reach([], None) == (-1.0, 1.0)

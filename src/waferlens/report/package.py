@@ -33,8 +33,8 @@ LISTED, DRAWN = 200, 24
 """Devices in the table, and with pictures; `devices.csv` has all of them."""
 MARKED = 2500
 """Findings drawn over the package's outline."""
-SINGLE = 160
-"""Devices whose angles are drawn one by one; of more their distribution is drawn."""
+STRIPS = 240
+"""Angles drawn one by one; of more devices, so many evenly by their rank."""
 _RANK = {"NG": 0, "review": 1, "OK": 2}
 
 
@@ -81,8 +81,10 @@ class PackageLot(Inspected):
     limit_deg: float | None
     lines: list[DeviceLine]
     angles: Markup | None
-    angles_single: bool
-    """Whether the chart draws each device, or their distribution."""
+    angles_drawn: int
+    """Devices the chart draws."""
+    off_scale: int
+    """Devices that lie beyond its scale."""
     measured: int
     """Devices whose angle was measured."""
     beyond: int
@@ -136,9 +138,9 @@ def read_package(folder: Path, card: dict[str, Any], store: str | None) -> Packa
         (run,) = [number for number, one in database.runs().items() if one.name == name]
         devices = devices_of(database.images(run), grouping)
     worst = sorted(devices, key=_worst)
-    angles = [(one.verdict, one.best.angle) for one in devices if one.best is not None and one.best.angle is not None]
-    single = len(angles) <= SINGLE
-    ends = package_charts.reach([angle for _, angle in angles], limit)
+    angles = [one.best.angle for one in devices if one.best is not None and one.best.angle is not None]
+    states = Counter("" if limit is None else _state(angle, limit) for angle in angles)
+    ends = package_charts.reach(angles, limit)
     found = sorted((pair for one in devices for pair in one.findings), key=lambda pair: -pair[1].score)
     there = [(finding.kind, finding.critical, finding.place) for _, finding in found if finding.place is not None]
     sides = [seen.package for one in devices for seen in one.images if seen.package is not None]
@@ -159,15 +161,12 @@ def read_package(folder: Path, card: dict[str, Any], store: str | None) -> Packa
         promises=promises,
         limit_deg=limit,
         lines=[_line(one, limit, ends) for one in worst[:LISTED]],
-        angles=_angles(angles, limit, ends, single),
-        angles_single=single,
+        angles=_angles(angles, limit, ends),
+        angles_drawn=min(len(angles), STRIPS),
+        off_scale=sum(abs(value) > ends[1] for value, _, _ in angles),
         measured=len(angles),
-        beyond=0 if limit is None else sum(low > limit or high < -limit for _, (_, low, high) in angles),
-        across=0
-        if limit is None
-        else sum(
-            max(abs(low), abs(high)) > limit and not (low > limit or high < -limit) for _, (_, low, high) in angles
-        ),
+        beyond=states["NG"],
+        across=states["review"],
         places=None if outline is None else package_charts.places(outline, unit, there[:MARKED]),
         placed=len(there),
         marked=min(len(there), MARKED),
@@ -215,26 +214,14 @@ def _state(angle: tuple[float, float, float], limit: float) -> str:
 
 
 def _angles(
-    angles: Sequence[tuple[str, tuple[float, float, float]]],
-    limit: float | None,
-    ends: tuple[float, float],
-    single: bool,
+    angles: Sequence[tuple[float, float, float]], limit: float | None, ends: tuple[float, float]
 ) -> Markup | None:
+    """The chart of angles; of many, some by their rank, the least and the greatest among them."""
     if not angles:
         return None
-    if single:
-        told = [(angle, "" if limit is None else _state(angle, limit)) for _, angle in angles]
-        return package_charts.strips(sorted(told), limit, ends)
-    edges = np.linspace(*ends, 61)
-    by_state: dict[str, np.ndarray] = {}
-    for _, angle in angles:
-        state = "" if limit is None else _state(angle, limit)
-        at = min(59, max(0, int((angle[0] - ends[0]) / (ends[1] - ends[0]) * 60)))
-        by_state.setdefault(state, np.zeros(60, np.int64))[at] += 1
-    lower, upper = (None, None) if limit is None else (-limit, limit)
-    half = float(np.mean([(high - low) / 2 for _, (_, low, high) in angles]))
-    middle = float(np.median([value for _, (value, _, _) in angles]))
-    return charts.histogram(edges, by_state, lower, upper, middle, half, "deg")
+    told = sorted((angle, "" if limit is None else _state(angle, limit)) for angle in angles)
+    drawn = np.linspace(0, len(told) - 1, min(len(told), STRIPS)).round().astype(int)
+    return package_charts.strips([told[place] for place in drawn], limit, ends)
 
 
 def _lights(devices: Sequence[Device], grouping: Grouping) -> list[LightLine]:

@@ -12,19 +12,24 @@ from waferlens.records import Place
 from waferlens.report import charts, svg, words
 
 LEFT, RIGHT = 46.0, svg.WIDE - 10.0
+_FARTHEST = 4.0  # limits from the middle to the end of the scale of angles
 _LEAST_MARK = 4.0  # side of the smallest mark: a crack of two pixels is to be seen [px]
 Angle = tuple[float, float, float]
 """Value and both ends of its interval [deg]"""
 
 
 def reach(angles: Sequence[Angle], limit_deg: float | None) -> tuple[float, float]:
-    """Ends of the scale of angles: alike on both sides, beyond every interval and beyond the limit [deg]"""
+    """Ends of the scale of angles: alike on both sides, beyond the limit, and no further than it stays legible [deg]"""
     most = max([1.6 * (limit_deg or 0.0), *(1.05 * max(abs(low), abs(high)) for _, low, high in angles)], default=0.0)
+    if limit_deg is not None:
+        most = min(most, _FARTHEST * limit_deg)
     return (-most, most) if most > 0 else (-1.0, 1.0)
 
 
 def strips(angles: Sequence[tuple[Angle, str]], limit_deg: float | None, ends: tuple[float, float]) -> Markup:
     """The angle of each device with its interval, by rising angle from left to right, against the limits.
+
+    What lies beyond the scale stands at its edge.
 
     Args:
         angles: with the verdict of each, rising.
@@ -45,11 +50,10 @@ def strips(angles: Sequence[tuple[Angle, str]], limit_deg: float | None, ends: t
     half = min(3.0, 0.35 * (RIGHT - LEFT) / len(angles))
     for place, ((value, low, high), verdict) in enumerate(angles):
         colour, at = charts.verdict_class(verdict), x(place)
-        parts += [
-            svg.line(at, y(low), at, y(high), f"whisker {colour}"),
-            *(svg.line(at - half, y(end), at + half, y(end), f"whisker {colour}") for end in (low, high)),
-            svg.tag("circle", cx=at, cy=y(value), r=min(2.4, half + 0.4), c=f"middle {colour}"),
-        ]
+        parts.append(svg.line(at, y(low), at, y(high), f"whisker {colour}"))
+        if half > 1.0:
+            parts += [svg.line(at - half, y(end), at + half, y(end), f"whisker {colour}") for end in (low, high)]
+        parts.append(svg.tag("circle", cx=at, cy=y(value), r=min(2.4, half + 0.7), c=f"middle {colour}"))
     parts.append(svg.text(LEFT + (RIGHT - LEFT) / 2, ground + 17, "devices, by rising angle", "tick", "middle"))
     return svg.whole(svg.WIDE, 372, parts, "angles of the dies with their intervals against the limit")
 
