@@ -11,8 +11,9 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.schema import CreateTable
 
 from waferlens.errors import InputError
-from waferlens.records import Finding
-from waferlens.store.findings import COLUMNS, write_findings_csv
+from waferlens.formats.coco import read_coco
+from waferlens.records import Finding, Place
+from waferlens.store.findings import COLUMNS, write_findings_coco, write_findings_csv
 from waferlens.store.results import Store
 from waferlens.store.rows import OK, QUARANTINED, Found, ImageResult, Run
 from waferlens.store.schema import FINDINGS
@@ -49,6 +50,37 @@ def test_findings_read_back_as_stored_and_in_order(store):
     assert [found.item for found in told] == [0, 0, 2, 3, 3, 5]
     assert told[2].page == 4
     assert isinstance(told[0].finding.critical, bool)
+
+
+def test_facts_and_places_read_back_as_stored(store, tmp_path):
+    run = store.begin(RUN)
+    placed = replace(LIGHT, kind="crack", place=Place(12.5, 7.25, 3.0, 4.0, "um"))
+    images = [
+        ImageResult(0, "a.png", 0, OK, verdict="NG", findings=[placed, DARK], facts={"light": "bf", "upright": "pin"}),
+        ImageResult(1, "b.png", 0, OK, verdict="review", facts={"light": "dfw"}),
+        ImageResult(2, "c.png", 0, OK, verdict="review", findings=[DARK]),
+    ]
+    store.add_chunk(run, images)
+    assert list(store.images(run)) == images
+    assert [found.finding for found in store.findings(run)] == [placed, DARK, DARK]
+    assert (sorted(store.facts(run)), store.places(run)) == (["light", "upright"], ["um"])
+    write_results_csv(store, run, tmp_path / "r.csv", ["upright", "light"])
+    write_findings_csv(store, run, tmp_path / "f.csv")
+    with (tmp_path / "r.csv").open() as file:
+        assert [(row["light"], row["upright"]) for row in csv.DictReader(file)] == [
+            ("bf", "pin"),
+            ("dfw", ""),
+            ("", ""),
+        ]
+    with (tmp_path / "f.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [rows[0][f"{name}_um"] for name in ("x", "y", "width", "height")] == ["12.5", "7.25", "3", "4"]
+    assert [row["x_um"] for row in rows] == ["12.5", "", ""]
+    # what is to be looked at again has its box there; what nothing was found on, and is not known to be good, is not
+    write_findings_coco(store, run, tmp_path / "f.json")
+    assert [image.path for image in read_coco(tmp_path / "f.json")] == ["a.png", "c.png"]
+    store.forget(RUN.name)
+    assert (store.facts(run), store.places(run)) == ([], [])
 
 
 def test_more_findings_than_are_read_at_a_time(store):

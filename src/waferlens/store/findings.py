@@ -62,7 +62,8 @@ def write_findings_csv(store: Store, run: int, path: str | Path, advance: Callab
 def write_findings_coco(store: Store, run: int, path: str | Path) -> int:
     """Writes everything found in a run as COCO, at once or not at all, with the images on which nothing was found.
 
-    Images that were quarantined or not compared are left out: an image without a box there says that nothing is on it.
+    Images that were quarantined or not compared are left out, and those that are `review` without a finding: an image
+    without a box there says that nothing is on it.
 
     Returns:
         Number of findings.
@@ -75,7 +76,9 @@ def write_findings_coco(store: Store, run: int, path: str | Path) -> int:
 
 
 def _compared(store: Store, run: int) -> Iterator[ImageResult]:
-    return (image for image in store.images(run) if image.status == OK and image.verdict in ("OK", "NG"))
+    return (
+        image for image in store.images(run) if image.status == OK and (image.verdict in ("OK", "NG") or image.findings)
+    )
 
 
 def _labelled(image: ImageResult) -> LabelledImage:
