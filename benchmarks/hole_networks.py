@@ -11,7 +11,8 @@ import sys
 from waferlens.lab.bench import bench, machine
 
 batch = int(sys.argv[1]) if len(sys.argv) > 1 else 32
-timings = {timing.name: timing for timing in bench(["hole-fast", "hole-unet-2"], [batch], threads=2, seconds=5.0)}
+told = bench(["hole-fast", "hole-unet-2"], [batch], threads=2, seconds=5.0, engines=["onnxruntime"])
+timings = {timing.name: timing for timing in told.timings}
 fast, plain = timings["hole-fast"], timings["hole-unet-2"]
 print(
     json.dumps(

@@ -1,88 +1,135 @@
-"""Speed of networks, side by side in one run: absolute times of another day on another machine compare with nothing."""
+"""Speed of networks, side by side in one run: absolute times of another day on another machine compare with nothing.
+
+Networks and engines take turns, so that all meet the same disturbance, and what is compared is turns of one round.
+Images are noise; a detector's boxes are decoded in the graph, and the suppression of double boxes (NMS) is left out.
+"""
 
 from __future__ import annotations
 
 import os
 import platform
-import statistics
-import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
-from pathlib import Path
+from itertools import count
 
 import numpy as np
-import onnxruntime
+from scipy.stats import binom
 
-from waferlens.bundle.files import Bundle, open_bundle, shipped, write_bundle
-from waferlens.bundle.wafer import MULTIPLE_PX
-from waferlens.errors import UsageError
-from waferlens.extras import require
-from waferlens.recipe import as_yaml, load_recipe, recipe_names
-from waferlens.recipe.hole import HoleRecipe
-from waferlens.recipe.wafer import WaferRecipe
+from waferlens.lab.bench_engines import Run, chosen_engines, runner, torch_threads, versions
+from waferlens.lab.bench_networks import Network, open_networks
 
 TURN = 8
-"""Batches a network runs before the next one has its turn."""
+"""Most batches a network runs before the next one has its turn."""
+TURN_S = 0.2
+"""A turn ends earlier where batches take long [s]"""
+LEAST_ROUNDS = 6
+"""Fewer do not tell a 95 % interval of their median."""
+Clock = Callable[[], float]
+"""Tells a time [s]"""
+LEVEL = 0.95
+"""Coverage of the intervals."""
 
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """One network at one batch size."""
+    """One network in one engine at one batch size."""
 
     name: str
     source: str
-    """`bundle`, or `recipe` for a network with fresh weights (as fast as a trained one)."""
+    """`bundle`, `recipe` for a network with fresh weights (as fast as a trained one), or `file`."""
+    engine: str
     batch: int
+    height_px: int
+    """Rows of the image [px]"""
+    width_px: int
+    """Columns [px]"""
+    parameters_fused: int | None
+    """As exported; None where it is not told."""
+    gflops: float | None
+    """Of one image as exported; None where it is not told."""
     images_per_s: float
-    """At the fastest round."""
-    milliseconds: float
-    """A batch, at the fastest round [ms]"""
-    median_milliseconds: float
-    """A batch, at the median round [ms]"""
+    """At the median round."""
+    ms_per_image: float
+    """Median over the rounds [ms]"""
+    ms_interval: tuple[float, float] | None
+    """95 % interval of that median; None with fewer than six rounds [ms]"""
+    fastest_ms_per_image: float
+    """Of a single batch [ms]"""
+    ratio: float
+    """Time over that of the network named first, in the same engine at the same batch size: median over the rounds."""
+    ratio_interval: tuple[float, float] | None
+    """95 % interval of that median; None for the first itself, and with fewer than six rounds."""
+    timed: int
+    """Batches that were timed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Benched:
+    """What a bench tells."""
+
+    timings: list[Timing]
+    not_run: list[str]
+    """What was left out, and why."""
+    engines: dict[str, str]
+    """Engines and their versions."""
 
 
 def bench(
-    names: Sequence[str], batches: Sequence[int] = (1, 16), threads: int = 2, seconds: float = 2.0
-) -> list[Timing]:
-    """Times the networks of bundles and recipes in ONNX Runtime, taking turns so that all meet the same disturbance.
+    names: Sequence[str],
+    batches: Sequence[int] = (1, 16),
+    threads: int = 2,
+    seconds: float = 2.0,
+    *,
+    engines: Sequence[str] | None = None,
+    size_px: tuple[int, int] | None = None,
+    warm_up: int | None = None,
+    timed: int | None = None,
+    clock: Clock = time.perf_counter,
+    show: Callable[[int, int], None] = lambda done, total: None,
+) -> Benched:
+    """Times networks in the engines that are installed, taking turns.
 
     Args:
-        names: Bundles (paths or shipped names) or recipes; a recipe needs the extra `train` to be built.
+        names: Bundles, recipes or files `.onnx`, as `lab.bench_networks.open_networks` takes them.
         batches: Batch sizes.
-        threads: Threads of ONNX Runtime.
-        seconds: Time given to each network at each batch size [s]
+        threads: Threads of each engine.
+        seconds: Time given to each network in each engine at each batch size, where `timed` is None [s]
+        engines: Of `lab.bench_engines.ENGINES`; None for all that are installed.
+        size_px: Rows and columns of the image for all networks; None takes each at its own size [px]
+        warm_up: Batches that each runs before it is timed; None for a quarter of its time, and at least one.
+        timed: Batches of each that are timed; None for as many as the time permits, and at least six.
+        clock: What times are read from; `time.process_time` counts what the engines compute and not what they wait for
+            on a busy machine, all threads together.
+        show: Called with how much is done, of how much.
 
     Raises:
-        UsageError: a name is neither a bundle nor a recipe.
+        UsageError: a name or an engine is unknown, or a network does not take such images.
+        MissingExtraError: an engine that was asked for is not installed.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        opened = [(name, *_open(name, Path(folder))) for name in names]
-        sessions = [(name, source, _session(bundle, threads), _shape(bundle)) for name, bundle, source in opened]
-        timings = []
-        for batch in batches:
-            rounds: dict[str, list[float]] = {name: [] for name, *_ in sessions}
-            runs = [(name, session, _fed(session, batch, shape)) for name, _, session, shape in sessions]
-            for _, session, fed in runs:
-                session.run(None, fed)
-            end = time.perf_counter() + seconds * len(runs)
-            while time.perf_counter() < end or len(rounds[runs[-1][0]]) < 3:
-                for name, session, fed in runs:
-                    # The first of a turn is left out: threads of the network before still spin on the cores.
-                    rounds[name] += [_timed(session, fed) for _ in range(TURN)][1:]
-            timings += [
-                Timing(
-                    name,
-                    source,
-                    batch,
-                    batch / min(rounds[name]),
-                    1e3 * min(rounds[name]),
-                    1e3 * statistics.median(rounds[name]),
-                )
-                for name, source, *_ in sessions
-            ]
-    return timings
+    chosen, lacking = chosen_engines(engines)
+    networks = open_networks(names, size_px)
+    not_run = [f"{engine}: {why}" for engine, why in lacking.items()]
+    timings = []
+    with torch_threads(threads, chosen):
+        for place, batch in enumerate(batches):
+            runs: dict[tuple[str, str], Run] = {}
+            for engine in chosen:
+                for network in networks:
+                    run = runner(engine, network, batch, threads)
+                    if run is not None:
+                        runs[engine, network.name] = run
+                    elif not place:
+                        not_run.append(
+                            f"{engine}: {network.name} is a {network.source}, of which only the graph is known"
+                        )
+            rounds = _rounds(
+                runs, seconds, warm_up, timed, clock,
+                lambda percent, before=place: show(100 * before + percent, 100 * len(batches)),  # type: ignore[misc]
+            )  # fmt: skip
+            timings += _timings(networks, chosen, batch, rounds)
+    return Benched(timings, not_run, versions(chosen))
 
 
 def machine() -> dict[str, object]:
@@ -96,62 +143,107 @@ def machine() -> dict[str, object]:
     }
 
 
-def _timed(session: onnxruntime.InferenceSession, fed: dict[str, np.ndarray]) -> float:
-    started = time.perf_counter()
-    session.run(None, fed)
-    return time.perf_counter() - started
+def median_interval(values: Sequence[float]) -> tuple[float, float] | None:
+    """An interval that holds the median of what was drawn with at least 95 %, whatever its distribution.
+
+    Args:
+        values: Independent draws; fewer than six tell none.
+    """
+    place = int(binom.ppf((1 - LEVEL) / 2, len(values), 0.5)) if len(values) else 0
+    if place < 1:
+        return None
+    ranked = sorted(values)
+    return float(ranked[place - 1]), float(ranked[-place])
 
 
-def _fed(session: onnxruntime.InferenceSession, batch: int, shape: tuple[int, int]) -> dict[str, np.ndarray]:
-    """Something for each input; what takes any size is given the size of the recipe, filled up as inspection does."""
-    rng = np.random.default_rng(0)
-    h, w = shape
-    fed = {}
-    for one in session.get_inputs():
-        sides = one.shape
-        if one.name in ("grey", "image"):
-            free = not isinstance(sides[3], int)
-            rows, columns = (h + (-h) % MULTIPLE_PX, w + (-w) % MULTIPLE_PX) if free else sides[2:]
-            white = 255.0 if one.name == "grey" else 1.0
-            fed[one.name] = rng.uniform(0, white, (batch, sides[1], rows, columns)).astype(np.float32)
-            w = columns
-        else:  # what a line knows beside the image: of each column, or of the whole
-            known = (batch, *sides[1:]) if isinstance(sides[-1], int) else (batch, *sides[1:-1], w)
-            fed[one.name] = np.zeros(known, np.float32)
-    return fed
+def _rounds(
+    runs: dict[tuple[str, str], Run],
+    seconds: float,
+    warm_up: int | None,
+    timed: int | None,
+    clock: Clock,
+    show: Callable[[int], None],
+) -> dict[tuple[str, str], list[list[float]]]:
+    """Times of single batches, a list a round, by engine and network [s]"""
+    turns = {key: _turn(_warmed(run, seconds / 4, warm_up)) for key, run in runs.items()}
+    rounds: dict[tuple[str, str], list[list[float]]] = {key: [] for key in runs}
+    begun, least = time.perf_counter(), 1 if timed is not None else LEAST_ROUNDS
+    for number in count():
+        spent = (time.perf_counter() - begun) / (seconds * max(len(runs), 1))
+        least_timed = min((sum(map(len, done)) for done in rounds.values()), default=0)
+        share = min(spent, number / least) if timed is None else least_timed / timed
+        show(min(100, int(100 * share)))
+        if share >= 1 or not runs:
+            return rounds
+        order = list(runs) if number % 2 == 0 else list(runs)[::-1]  # a drift favours nobody
+        for key in order:
+            left = timed - sum(map(len, rounds[key])) if timed is not None else TURN
+            if left > 0:
+                rounds[key].append(_timed(runs[key], min(turns[key], left), clock))
+    raise AssertionError
 
 
-def _session(bundle: Bundle, threads: int) -> onnxruntime.InferenceSession:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    return onnxruntime.InferenceSession(bundle.model, options, providers=["CPUExecutionProvider"])
+def _warmed(run: Run, seconds: float, batches: int | None) -> float:
+    """Runs without looking; tells how long the last batch took [s]"""
+    begun = time.perf_counter()
+    took = 0.0
+    for number in count(1):
+        before = time.perf_counter()
+        run()
+        took = time.perf_counter() - before
+        if number >= batches if batches is not None else time.perf_counter() - begun >= seconds:
+            return took
+    raise AssertionError
 
 
-def _shape(bundle: Bundle) -> tuple[int, int]:
-    told = bundle.recipe["input"]
-    return told["height_px"], told["width_px"]
+def _turn(took_s: float) -> int:
+    return max(1, min(TURN, round(TURN_S / max(took_s, 1e-9))))
 
 
-def _open(name: str, folder: Path) -> tuple[Bundle, str]:
-    """A bundle as it is, or a recipe's network with fresh weights."""
-    if name in shipped() or Path(name).exists():
-        return open_bundle(name), "bundle"
-    if name not in recipe_names():
-        known = ", ".join([*shipped(), *recipe_names()])
-        raise UsageError(f"{name}: neither a bundle nor a recipe; known: {known}")
-    recipe = load_recipe(name)
-    if not isinstance(recipe, HoleRecipe | WaferRecipe):
-        raise UsageError(f"{name}: recipes of station {recipe.station} have no network to time here")
-    require("train", "torch")
-    if isinstance(recipe, WaferRecipe):
-        from waferlens.export.wafer import wafer_graph
-        from waferlens.models import build_wafer, fuse
+def _timed(run: Run, batches: int, clock: Clock) -> list[float]:
+    """Times of some batches. Where they are short a first one is left out: threads of the network before still spin."""
+    if batches > 1:
+        run()
+    times = []
+    for _ in range(batches):
+        started = clock()
+        run()
+        times.append(clock() - started)
+    return times
 
-        model = wafer_graph(fuse(build_wafer(recipe).eval()), recipe)  # type: ignore[arg-type]
-    else:
-        from waferlens.export.onnx import to_onnx
-        from waferlens.models import build
 
-        model = to_onnx(build(recipe), recipe.input.height_px, recipe.input.width_px)
-    parts = {"model.onnx": model, "recipe.yaml": as_yaml(recipe), "runcard.json": {}}
-    return write_bundle(folder / name, parts), "recipe"
+def _timings(
+    networks: Sequence[Network],
+    engines: Sequence[str],
+    batch: int,
+    rounds: dict[tuple[str, str], list[list[float]]],
+) -> list[Timing]:
+    told = []
+    for engine in engines:
+        present = [network for network in networks if (engine, network.name) in rounds]
+        medians = {one.name: [float(np.median(turn)) for turn in rounds[engine, one.name]] for one in present}
+        first = medians.get(networks[0].name)
+        for network in present:
+            mine = medians[network.name]
+            ratios = [a / b for a, b in zip(mine, first, strict=False)] if first is not None else []
+            ms = [1e3 * value / batch for value in mine]
+            told.append(
+                Timing(
+                    network.name,
+                    network.source,
+                    engine,
+                    batch,
+                    network.height_px,
+                    network.width_px,
+                    network.parameters_fused,
+                    network.gflops,
+                    1e3 / float(np.median(ms)),
+                    float(np.median(ms)),
+                    median_interval(ms),
+                    1e3 * min(map(min, rounds[engine, network.name])) / batch,
+                    float(np.median(ratios)) if ratios else float("nan"),
+                    None if network is networks[0] else median_interval(ratios),
+                    sum(map(len, rounds[engine, network.name])),
+                )
+            )
+    return told
