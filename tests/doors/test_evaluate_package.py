@@ -126,7 +126,7 @@ def test_hidden_truth_is_drawn_again(
     monkeypatch.delenv("WAFERLENS_EVAL_SEED", raising=False)
     hidden = package_world("real")
     hidden = hidden.model_copy(update={"contents": hidden.contents.model_copy(update={"rotate": 50.0})})
-    write_devices(tmp_path / "hidden", hidden, 3, 8)
+    write_devices(tmp_path / "hidden", hidden, 2, 8)
     assert not (tmp_path / "hidden" / "truth").exists()
     words = ["evaluate", str(tmp_path / "bundle"), "--data", str(tmp_path / "hidden"), "--json"]
     for seed, said in ((None, "WAFERLENS_EVAL_SEED has to hold"), ("x", "whole number"), ("9", "from another seed")):
@@ -137,7 +137,7 @@ def test_hidden_truth_is_drawn_again(
     monkeypatch.setenv("WAFERLENS_EVAL_SEED", "8")
     told = evaluated(tmp_path / "bundle", tmp_path / "hidden", capsys)
     # the same seed and numbers without hiding the truth
-    write_devices(tmp_path / "told", hidden.model_copy(update={"hidden_truth": False}), 3, 8)
+    write_devices(tmp_path / "told", hidden.model_copy(update={"hidden_truth": False}), 2, 8)
     openly = evaluated(tmp_path / "bundle", tmp_path / "told", capsys)
     assert told["truths"] == openly["truths"] > 0
     assert {key: value for key, value in told.items() if key != "data"} == {
