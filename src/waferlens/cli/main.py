@@ -38,6 +38,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "recipes": ("waferlens.cli.recipes", "list, show and check recipes"),
     "demo": ("waferlens.cli.demo", "simulate, inspect, measure and report a small lot"),
     "bench": ("waferlens.cli.bench", "measure speed on this machine"),
+    "reproduce": ("waferlens.cli.reproduce", "make a published table again, ours beside it"),
 }
 """Verb -> (module, one line). The module's `app` is a `typer.Typer`; it is imported only when its verb is spoken."""
 
