@@ -40,14 +40,18 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=5)
     parser.add_argument("--lights", nargs="+", default=["bf", "dfw", "dfb"])
     parser.add_argument("--bundles", nargs="*", default=[], help="of networks; each is shown with lines and without")
+    parser.add_argument("--set", nargs="*", default=[], dest="settings", help="a.b=c, a third method: edges with these")
     told = parser.parse_args()
     methods = {name: finder(name) for name in ("opencv", "edges")}
+    if told.settings:
+        methods["edges " + " ".join(told.settings)] = finder("edges", settings=told.settings)
     for bundle in told.bundles:
         for refine in (False, True):
             made = finder(bundle=bundle, refine=refine)
             methods[made.name + (" + lines" if refine else "")] = made
     world = package_world(told.domain)
     rows: dict[tuple[str, str], list[tuple[float, float, float, bool, float]]] = {}
+    steeps: list[float] = []
     failed: dict[str, list[str]] = {}
     lights: dict[str, dict[str, int]] = {light: {} for light in told.lights}
     cut = cut_answered = 0
@@ -73,6 +77,8 @@ def main() -> None:
                 if not roi.found:
                     failed.setdefault(f"{method} {light}", []).append(f"{number}: {roi.reason}")
                     continue
+                if method == "edges" and roi.steep_px is not None:
+                    steeps.append(roi.steep_px)
                 over = abs(math.remainder(angle_of(roi.quad) - angle_of(truth.ic_quad), 360.0)) > 90
                 quad = np.roll(roi.quad, 2, axis=0) if over else roi.quad
                 error = math.sqrt(float(np.square(quad - truth.ic_quad).sum(axis=1).mean()))
@@ -108,6 +114,7 @@ def main() -> None:
                 "lights": lights,
                 "cut_by_the_image": f"{cut_answered} of {cut} answered so",
                 "failed": failed,
+                "steep_px_median": round(float(np.median(steeps)), 2) if steeps else None,
                 "results": results,
                 "waferlens": __version__,
                 "machine": platform.machine(),

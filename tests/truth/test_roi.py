@@ -11,7 +11,7 @@ import pytest
 from make_package import cover, package_picture, rectangle
 from waferlens.errors import RecipeError, UsageError
 from waferlens.ops.illumination import sort_light
-from waferlens.ops.roi_edges import locate_package, roi_edges
+from waferlens.ops.roi_edges import EdgesSettings, locate_package, roi_edges
 from waferlens.ops.roi_opencv import roi_opencv
 from waferlens.ops.roi_record import angle_of, homography_of, mapped, ordered
 from waferlens.prepare.roi_finders import finder
@@ -172,3 +172,40 @@ def test_near_a_limit_the_light_that_is_said_is_believed() -> None:
     assert sort_light(image).light is None
     assert "is said" not in roi_opencv(image, light="dfw").reason
     assert "brightfield is said" in roi_opencv(image - 10, light="bf").reason
+
+
+def sloping(angle: float, steep: float, width: float = 14.0, corner: float = 0.0, noise: int = 0) -> np.ndarray:
+    """A body whose border slopes and sends light past the lens, by the formula; its corners are round."""
+    y, x = np.mgrid[: SHAPE[0], : SHAPE[1]].astype(float)
+    cos, sin = math.cos(math.radians(angle)), math.sin(math.radians(angle))
+    dx, dy = x - CENTRE[0], y - CENTRE[1]
+    u, v = np.abs(dx * cos - dy * sin) - 145 + corner, np.abs(dx * sin + dy * cos) - 272.5 + corner
+    away = np.hypot(np.maximum(u, 0), np.maximum(v, 0)) + np.minimum(np.maximum(u, v), 0) - corner
+    share = 1 / (1 + np.exp(np.clip(4 * away / width, -40, 40)))
+    back = 1 / (1 + np.square(steep * 4 * share * (1 - share) / width))
+    light = (0.12 * (1 - share) + 0.012 * share) * back
+    light = cv2.GaussianBlur(light, (0, 0), 1.0)
+    grain = np.random.default_rng(noise).normal(0, 0.002, (*SHAPE, 3))
+    grey = 255 * np.clip(light[..., np.newaxis] * (0.6, 1.0, 0.7) + grain, 0, 1) ** (1 / 2.2)
+    return np.rint(grey).astype(np.uint8)
+
+
+@pytest.mark.parametrize("angle", [0.0, 31.0])
+@pytest.mark.parametrize("steep", [12.0, 20.0])
+def test_the_outline_is_where_half_of_the_slope_lies(angle, steep) -> None:
+    image, truth = sloping(angle, steep), rectangle(CENTRE, 290, 545, angle)
+    fitted = roi_edges(image, light="bf", size_px=SIZE)
+    assert fitted.steep_px == pytest.approx(steep, rel=0.2)
+    assert np.abs(fitted.quad - truth).max() < 0.5
+    known = roi_edges(image, light="bf", size_px=SIZE, settings=EdgesSettings(steep_px=steep))
+    assert known.steep_px == pytest.approx(steep)
+    assert np.abs(known.quad - truth).max() < 0.2
+    # the brightness alone lies far outside of it
+    assert np.abs(roi_opencv(image, size_px=SIZE).quad - truth).max() > 2
+
+
+@pytest.mark.parametrize("corner", [10.0, 25.0])
+def test_round_corners_are_left_out(corner) -> None:
+    truth = rectangle(CENTRE, 290, 545, 8.0)
+    roi = roi_edges(sloping(8.0, 15.0, 10.0, corner), light="bf", size_px=SIZE, settings=EdgesSettings(steep_px=15.0))
+    assert np.abs(roi.quad - truth).max() < 0.25

@@ -26,9 +26,9 @@ from waferlens.ops.roi_record import CROP_PX, Roi, angle_of, cut_sides, homograp
 from waferlens.ops.roi_rectangle import FittedRectangle, Look, fit_rectangle, moved_quad
 from waferlens.ops.roi_slope import border_place
 
-BORDER = Look(14.0, 24.0, trim_px=40.0, coarse_px=30.0, coarse_every=4, brighter=-1, knot_px=2.0, match=False)
+BORDER = Look(14.0, 24.0, trim_px=24.0, coarse_px=30.0, coarse_every=4, brighter=-1, knot_px=2.0, match=False)
 """How a package's borders are looked at: on the body's side, for the board has patterns of its own"""
-SLOPE = Look(24.0, 40.0, trim_px=40.0, coarse_px=0.0, coarse_every=3, knot_px=2.0, match=False)
+SLOPE = Look(24.0, 40.0, trim_px=24.0, coarse_px=0.0, coarse_every=3, knot_px=2.0, match=False)
 """How much of the profile is taken to place the outline on the border's slope"""
 AMBIGUOUS = "nothing tells top from bottom: the smaller turn is told"
 
@@ -50,7 +50,9 @@ class EdgesSettings:
     in_px: float = BORDER.in_px
     """How far inwards [px]"""
     trim_px: float = BORDER.trim_px
-    """What is left out at both ends of each border, for corners are round [px]"""
+    """What is left out at both ends of each border, for corners are round and the next side's slope begins [px]"""
+    steep_px: float | None = None
+    """Steepness s of the slope in brightfield, where it is known; fitted to each image if None [px]"""
     least_used: float = 0.5
     """Share of the borders that has to fit straight lines"""
 
@@ -63,6 +65,8 @@ class Located:
     rectangle: FittedRectangle | None
     border_px: float = math.nan
     """w of the soft border, as fitted [px]"""
+    steep_px: float = math.nan
+    """s of its slope in brightfield, as fitted or told [px]"""
 
 
 def roi_edges(
@@ -204,7 +208,8 @@ def refined(
         used = 0.0 if fitted is None else fitted.used_share
         reason = f"no straight borders: lines fit {100 * used:.0f} % of the sides of what looks like a chip"
         return Located(replace(rough, score=0.0, reason=reason, angle_deg=None), None)
-    outwards, width = border_place(image, fitted.quad, _smaller(replace(SLOPE, trim_px=told.trim_px), share), is_bright)
+    slope = _smaller(replace(SLOPE, trim_px=told.trim_px), share)
+    outwards, width, steep = border_place(image, fitted.quad, slope, is_bright, told.steep_px)
     quad = moved_quad(fitted.quad, outwards, 0.0)
     fitted = replace(fitted, quad=quad)
     cut = cut_sides(quad, image.shape)
@@ -217,8 +222,9 @@ def refined(
         angle_deg=fitted.angle_deg,
         angle_sigma_deg=fitted.sigma_deg,
         corner_sigma_px=corner_sigma(fitted),
+        steep_px=None if math.isnan(steep) else steep,
     )
-    return Located(roi, fitted, width)
+    return Located(roi, fitted, width, steep)
 
 
 def _smaller(look: Look, share: float) -> Look:

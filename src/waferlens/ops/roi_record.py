@@ -47,6 +47,8 @@ class Roi:
     notes: tuple[str, ...] = ()
     network_score: float | None = None
     """Of the box that a network drew, 0 to 1; None where there is no network"""
+    steep_px: float | None = None
+    """Steepness of the border's slope as lines were set on it; None in darkfield and where none were [px]"""
 
     @property
     def found(self) -> bool:
@@ -80,6 +82,7 @@ class Roi:
             "upright": self.upright,
             "notes": list(self.notes),
             "network_score": None if self.network_score is None else round(self.network_score, 4),
+            "steep_px": None if self.steep_px is None else round(self.steep_px, 2),
         }
 
 

@@ -30,40 +30,63 @@ _LENS_PX, _ROUGH = 1.1, 0.08  # what smooths a border's mean profile: the lens [
 
 
 def border_place(
-    image: np.ndarray, quad: Float[np.ndarray, "4 2"], look: Look, is_bright: bool
-) -> tuple[Float[np.ndarray, "4"], float]:
-    """How far outwards of a quad's sides half of each slope lies, and the width w that all slopes share [px]"""
+    image: np.ndarray, quad: Float[np.ndarray, "4 2"], look: Look, is_bright: bool, steep_px: float | None = None
+) -> tuple[Float[np.ndarray, "4"], float, float]:
+    """Where half of the slopes lies.
+
+    Args:
+        image: red, green, blue [grey]
+        quad: within some pixels of the outline [px]
+        look: how much of the profiles is taken.
+        is_bright: whether it was taken in brightfield.
+        steep_px: s in brightfield, where it is known; fitted if None. One image tells it to some 15 %, and half a pixel
+            of the place goes with that: the mean of many images of one product under one objective is better [px]
+
+    Returns:
+        How far outwards of each side half of its slope lies, and the width w and the steepness s that all slopes share;
+        s is NaN in darkfield, and where the border is plain [px]
+    """
     told = side_profiles(image, quad, look)
     seen = np.array([one is not None for one in told])
     profiles = [one for one in told if one is not None]
     if not profiles:
-        return np.zeros(4), math.nan
+        return np.zeros(4), math.nan, math.nan
     grid = _on_one_grid(profiles)
     if is_bright:
         # a slope is dark, so its middle lies within the place that is half as bright as the board
         half = np.array([_half_way(one) for one in profiles])
-        starts = ((0.0, 0.3), (3.0, 18.0), (8.0, 18.0))
-        tried = [_slope_fit(grid, half - inwards, half + 1.0, steep, is_bright) for inwards, steep in starts]
+        starts = ((0.0, 0.3), (3.0, steep_px or 18.0), (8.0, steep_px or 18.0))
+        tried = [
+            _slope_fit(grid, half - inwards, half + 1.0, steep, is_bright, steep_px is not None)
+            for inwards, steep in starts
+        ]
     else:
         count = len(profiles)
         tried = [_slope_fit(grid, np.full(count, start), np.full(count, 20.0), 1.0, is_bright) for start in (0.0, 6.0)]
     # the first is plain, the others are slopes, within what slopes there are
     plain, *others = tried
-    others = [one for one in others if one[1][1] < math.log(0.95 * _STEEP[1])]
+    if steep_px is None:
+        others = [one for one in others if one[1][1] < math.log(0.95 * _STEEP[1])]
     _, best = min([plain, *((square * _PLAINER, told) for square, told in others)], key=lambda one: one[0])
     outwards = np.full(4, float(best[2:].mean()))
     outwards[seen] = best[2:]
-    return outwards, math.exp(float(best[0]))
+    is_slope = is_bright and best is not plain[1]
+    return outwards, math.exp(float(best[0])), math.exp(float(best[1])) if is_slope else math.nan
 
 
 def _slope_fit(
-    profiles: _Profiles, start: np.ndarray, most_place: np.ndarray, steep: float, is_bright: bool
+    profiles: _Profiles,
+    start: np.ndarray,
+    most_place: np.ndarray,
+    steep: float,
+    is_bright: bool,
+    is_known: bool = False,
 ) -> tuple[float, np.ndarray]:
     """Width and steepness of all slopes, the place of each, by damped Gauss-Newton steps; levels are eliminated."""
     sides = len(start)
     told = np.concatenate([[math.log(12.0), math.log(steep)], start])
     # a border is plain, or a slope as high as bodies are
-    steeps = (steep, steep) if steep < _STEEP[0] else _STEEP
+    steeps = (steep, steep) if is_known or steep < _STEEP[0] else _STEEP
     low = np.concatenate([[math.log(2.0), math.log(steeps[0])], np.full(sides, -24.0)])
     high = np.concatenate([[math.log(60.0), math.log(steeps[1])], most_place])
     most = np.concatenate([[0.5, 0.6], np.full(sides, 3.0)])

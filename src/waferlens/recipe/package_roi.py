@@ -55,8 +55,11 @@ class EdgesRoi(Section):
     """How far outwards borders are looked at, on a package of the usual size; less on smaller ones [px]"""
     in_px: Annotated[float, Field(ge=4.0)] = 24.0
     """How far inwards [px]"""
-    trim_px: Annotated[float, Field(ge=0.0)] = 40.0
-    """What is left out at both ends of each border, for corners are round [px]"""
+    trim_px: Annotated[float, Field(ge=0.0)] = 24.0
+    """What is left out at both ends of each border, for corners are round and the next side's slope begins [px]"""
+    steep_px: Annotated[float, Field(gt=0.0)] | None = None
+    """Steepness of the border's slope in brightfield: the height of the body over the slope at which the objective
+    loses half of the light; null fits it to each image [px]"""
     least_used: Fraction = 0.5
     """Share of the borders that has to fit straight lines."""
 
