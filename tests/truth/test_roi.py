@@ -199,7 +199,7 @@ def test_the_outline_is_where_half_of_the_slope_lies(angle, steep) -> None:
     assert np.abs(fitted.quad - truth).max() < 0.5
     known = roi_edges(image, light="bf", size_px=SIZE, settings=EdgesSettings(steep_px=steep))
     assert known.steep_px == pytest.approx(steep)
-    assert np.abs(known.quad - truth).max() < 0.2
+    assert np.abs(known.quad - truth).max() < 0.3  # borders are taken for rough, and this one is not
     # the brightness alone lies far outside of it
     assert np.abs(roi_opencv(image, size_px=SIZE).quad - truth).max() > 2
 
