@@ -100,6 +100,31 @@ def test_what_does_not_fit_the_fast_network(model: str, size: int, said: str, tm
     assert said in str(caught.value)
 
 
+def test_show_says_what_finders_of_packages_hold(capsys: Any) -> None:
+    assert main(["recipes", "show", "roi-edges", "--json"]) == 0
+    assert "no network" in json.loads(capsys.readouterr().out)["note"]
+    assert main(["recipes", "show", "roi-yolov5n-sam", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["network"]["parameters_fused"] == 1_760_518
+    assert "of roi-yolov5n, which draws the boxes" in told["note"]
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("roi-edges", "nothing in roi-edges is trained"), ("roi-yolov5n-sam", "train and export roi-yolov5n")],
+)
+def test_what_is_not_trained_says_what_to_do(name: str, said: str, tmp_path: Path, capsys: Any) -> None:
+    assert main(["train", name, "--data", str(tmp_path), "--out", str(tmp_path / "run")]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_a_misspelt_finder_is_still_one(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("extends: roi-edges\nname: mine\nmodel: {kind: edge-roi}\n")
+    with pytest.raises(RecipeError, match="did you mean 'edges-roi'"):
+        load_recipe(str(path))
+
+
 def test_show_counts_the_network(capsys: Any) -> None:
     assert main(["recipes", "show", "roi-yolov5n-seg", "input.height_px=64", "input.width_px=64", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)

@@ -225,3 +225,9 @@ def test_bundles_that_find_no_packages(made, said, tmp_path) -> None:
     made(tmp_path / "bundle")
     with pytest.raises(BundleError, match=said):
         finder(bundle=tmp_path / "bundle")
+
+
+def test_other_verbs_send_a_finder_here(bundles, pictures, tmp_path, capsys) -> None:
+    words = ["inspect", str(pictures / "a-bf.png"), "--bundle", str(bundles["sam"]), "--out", str(tmp_path / "out")]
+    assert main(words) in (1, 2)
+    assert "masks packages and finds no defects; it is for `waferlens prepare roi --bundle`" in capsys.readouterr().err

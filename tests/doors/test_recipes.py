@@ -15,7 +15,7 @@ HOLE = {"hole-fast", "hole-unet-2", "hole-unet-3", "hole-unet-4", "hole-pix2pix"
 
 PACKAGE = {
     "package-yolov7-tiny", "package-yolov7-tiny-nwd", "package-yolov7-tiny-nwd-coord", "package-yolov7-tiny-nwd-slim",
-    "roi-yolov5n", "roi-yolov5n-seg", "roi-yolov5s-seg",
+    "roi-yolov5n", "roi-yolov5n-seg", "roi-yolov5s-seg", "roi-opencv", "roi-edges", "roi-yolov5n-sam",
 }  # fmt: skip
 
 

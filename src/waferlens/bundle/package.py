@@ -64,6 +64,11 @@ class PackageSession:
         recipe = bundle.recipe
         if recipe.get("station") != "package":
             raise BundleError(f"{bundle.path}: its recipe is of station {recipe.get('station')}, not package")
+        if "input" not in recipe:
+            raise BundleError(
+                f"{bundle.path}: {recipe.get('name')} masks packages and finds no defects; it is for "
+                "`waferlens prepare roi --bundle`"
+            )
         try:
             self._session = onnxruntime.InferenceSession(
                 bundle.model, session_options(threads), providers=["CPUExecutionProvider"]
