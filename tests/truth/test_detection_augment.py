@@ -281,14 +281,21 @@ def test_windows_tell_what_is_seen_in_them() -> None:
 def test_windows_lie_in_the_input_and_mostly_at_objects() -> None:
     source, placement = painted(), placed(QUAD, *SIZE)
     rng = np.random.default_rng(2)
-    drawn = [windowed(placement, source.outlines, 64, rng) for _ in range(200)]
+    objects, lures = source.outlines[:1], source.outlines[1:]
+    drawn = [windowed(placement, objects, lures, 64, rng) for _ in range(400)]
     middles = [placement.to_input(one).mean(axis=0) for one in source.outlines]
-    near = 0
+    near = np.zeros(2)
     for one in drawn:
         corner = one.to_image(np.array([(-0.5, -0.5)]))
         x, y = placement.to_input(corner)[0] + 0.5
         assert -1e-6 <= x <= SIZE[1] - 64 + 1e-6
         assert -1e-6 <= y <= SIZE[0] - 64 + 1e-6
         assert (x, y) == pytest.approx((round(x), round(y)), abs=1e-6)
-        near += any(((middle > (x, y)) & (middle < (x + 64, y + 64))).all() for middle in middles)
-    assert near > 130
+        near += [((middle > (x, y)) & (middle < (x + 64, y + 64))).all() for middle in middles]
+    assert near[0] > 190
+    assert 90 < near[1] < 250
+    for only in ((objects, ()), ((), objects)):  # either group takes the other's share
+        drawn = [windowed(placement, *only, 64, rng) for _ in range(400)]
+        corners = [placement.to_input(one.to_image(np.array([(-0.5, -0.5)])))[0] for one in drawn]
+        inside = [((middles[0] > corner) & (middles[0] < corner + 64)).all() for corner in corners]
+        assert sum(inside) > 280

@@ -21,8 +21,9 @@ WARP_KNOTS = 5
 """Knots of an elastic warp along the shorter side of the input."""
 CLAHE_TILES, CLAHE_LIMIT = 8, 2.0
 """Tiles along each side, and the limit of contrast, of local equalisation."""
-AT_OBJECT = 0.7
-"""Share of the windows that are laid around an object, where the image shows one."""
+AT_OBJECT, AT_LURE = 0.5, 0.25
+"""Shares of the windows that are laid around an object, and around what looks like one. Where an image has only one of
+the two groups, that one takes both shares."""
 LEAST_SEEN_PX = 12
 """Pixels that the edge of a window must leave of an object for it to be told."""
 MIDDLE_LEAST = 0.1
@@ -46,6 +47,8 @@ class Source:
     """Numbers of the classes."""
     numbers: UInt8[np.ndarray, "h w"] | None = None
     """Number + 1 of the object at each pixel, 0 where there is none; where masks are learned."""
+    lures: tuple[Float64[np.ndarray, "n 2"], ...] = ()
+    """Points on the outline of what is to be ignored, such as marks that look like an object, in these pixels [px]"""
     light: str | None = None
     """`bf`, `dfw` or `dfb`; None where it is not told. Images of different lights are never mixed."""
 
@@ -88,7 +91,7 @@ def varied(
     """
     moved = placement.moved(motion(spec, placement, rng))
     if crop_px is not None:
-        moved = windowed(moved, source.outlines, crop_px, rng)
+        moved = windowed(moved, source.outlines, source.lures, crop_px, rng)
     away = displacement(spec, moved, rng)
     sample = _sampled(source, moved, away, window=crop_px is not None)
     sample.pixels = grey_varied(sample.pixels, spec, rng)
@@ -96,19 +99,26 @@ def varied(
 
 
 def windowed(
-    placement: Placement, outlines: Sequence[Float64[np.ndarray, "n 2"]], side_px: int, rng: np.random.Generator
+    placement: Placement,
+    objects: Sequence[Float64[np.ndarray, "n 2"]],
+    lures: Sequence[Float64[np.ndarray, "n 2"]],
+    side_px: int,
+    rng: np.random.Generator,
 ) -> Placement:
-    """A window of the input: mostly one that an object's middle lies in, else anywhere.
+    """A window of the input: mostly one that the middle of an object or of a lure lies in, else anywhere.
 
     Args:
         placement: Where the image lies in the whole input.
-        outlines: Of its objects, in its pixels [px]
+        objects: Outlines of its objects, in its pixels [px]
+        lures: Outlines of what is to be told apart from them, in its pixels [px]
         side_px: Of the window [px]
         rng: Where it is drawn from.
     """
     room = np.array([placement.width_px - side_px, placement.height_px - side_px])
-    if outlines and rng.random() < AT_OBJECT:
-        points = placement.to_input(outlines[rng.integers(len(outlines))])
+    drawn, first = rng.random(), AT_OBJECT if lures else AT_OBJECT + AT_LURE
+    chosen = objects if objects and drawn < first else lures
+    if chosen and drawn < AT_OBJECT + AT_LURE:
+        points = placement.to_input(chosen[rng.integers(len(chosen))])
         middle = (points.min(axis=0) + points.max(axis=0)) / 2
         corner = middle - side_px * rng.uniform(MIDDLE_LEAST, 1 - MIDDLE_LEAST, 2)
     else:

@@ -87,6 +87,7 @@ def _source(picture: Picture, recipe: PackageRecipe, masks: bool) -> Source:
         tuple(outline_points(label) - (x0, y0) for label in labels),
         np.array([kinds.index(label.kind) for label in labels], np.int64),
         None if numbers is None else np.ascontiguousarray(numbers),
+        tuple(outline_points(label) - (x0, y0) for label in picture.labels if label.ignore),
         picture.light,
     )
 
