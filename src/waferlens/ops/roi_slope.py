@@ -63,11 +63,14 @@ def border_place(
     else:
         count = len(profiles)
         tried = [_slope_fit(grid, np.full(count, start), np.full(count, 20.0), 1.0, is_bright) for start in (0.0, 6.0)]
-    # the first is plain, the others are slopes, within what slopes there are
+    # the first is plain, the others are slopes, within what slopes there are; a told slope is one
     plain, *others = tried
     if steep_px is None:
         others = [one for one in others if one[1][1] < math.log(0.95 * _STEEP[1])]
-    _, best = min([plain, *((square * _PLAINER, told) for square, told in others)], key=lambda one: one[0])
+        choice = [plain, *((square * _PLAINER, told) for square, told in others)]
+    else:
+        choice = others if is_bright else tried
+    _, best = min(choice, key=lambda one: one[0])
     outwards = np.full(4, float(best[2:].mean()))
     outwards[seen] = best[2:]
     is_slope = is_bright and best is not plain[1]
