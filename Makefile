@@ -32,6 +32,7 @@ bench: $(VENV)/installed-test
 	$(BIN)/python benchmarks/hole_networks.py
 	$(BIN)/python benchmarks/simulate_hole.py
 	$(BIN)/python benchmarks/simulate_package.py
+	$(BIN)/python benchmarks/package_networks.py
 	$(BIN)/python benchmarks/inspect_lot.py runs/bench --images 10000
 	$(BIN)/python benchmarks/level_range_rms.py
 	$(BIN)/python benchmarks/registration.py

@@ -25,13 +25,13 @@ def done(tmp_path_factory):
     out = tmp_path_factory.mktemp("demo") / "demo"
     told: list[str] = []
     small = {"structures": 6, "sites": 2, "holes_per_site": 4, "good_fields": 24, "lot_fields": (6, 6)}
-    small["swath_fields"] = 3
+    small |= {"swath_fields": 3, "devices": 6}
     return run_demo(out, **small, tell=told.append), told
 
 
 def test_it_tells_the_whole_story(done):
     result, told = done
-    assert len(told) == 7
+    assert len(told) == 8
     assert result.images == 6 * 8 + 2 * 4 + 3
     assert result.quarantined == 3
     assert sum(result.verdicts.values()) == result.images - result.quarantined
@@ -39,7 +39,7 @@ def test_it_tells_the_whole_story(done):
     assert result.rmse_grey < 4
     assert abs(result.depth_bias_nm) < 2
     assert result.surface_sq_nm == pytest.approx(SURFACE_SQ_NM, rel=0.02)
-    assert len(result.lines()) == 7
+    assert len(result.lines()) == 8
 
 
 def test_defects_are_found_by_comparing_with_good_parts(done):
@@ -72,6 +72,19 @@ def test_a_wafer_is_scanned_and_its_heights_and_dies_are_told(done):
     (folder,) = (Path(result.out) / "scanned" / "maps").iterdir()
     assert (folder / "height.tif").exists()
     assert "heights" in looked_at(Path(result.report)).text
+
+
+def test_a_tray_of_packages_is_judged_by_device(done):
+    result, _ = done
+    part = result.packages
+    assert (part.devices, part.images) == (6, 18)
+    assert sum(part.verdicts.values()) == 6
+    assert 0 < part.defective <= 6
+    assert part.passed + part.alarmed <= 2
+    assert part.angle_rms_deg < 0.2
+    assert f"{part.passed} of {part.defective} defective ones passed" in part.line()
+    assert (Path(result.out) / "judged" / "devices.csv").exists()
+    assert "package" in looked_at(Path(result.report)).text
 
 
 def test_the_other_microscope_is_set_aside(done):

@@ -1,7 +1,7 @@
 """The demonstration: a small lot simulated, inspected, held against its truth, fields compared with a good part,
-a wafer scanned, a surface measured, one page written.
+a wafer scanned, a tray of packages judged, a surface measured, one page written.
 
-It needs no torch and no network, and takes less than half a minute. What is bad in the lot is there on purpose: files
+It needs no torch and no network, and takes less than a minute. What is bad in the lot is there on purpose: files
 that are no images, and holes of another microscope, which a calibrated bundle has to set aside.
 """
 
@@ -31,6 +31,7 @@ from waferlens.evaluate.sites import evaluate_sites
 from waferlens.formats.heightmap import read_height_map, write_height_map
 from waferlens.inspect import InspectResult, inspect_paths
 from waferlens.lab.golden import GOOD, LOT_DEFECTIVE, LOT_GOOD, GoldenPart, compare_with_good
+from waferlens.lab.package import DEVICES, TrayPart, judge_tray
 from waferlens.lab.wafer import FIELDS, WaferPart, scan_wafer
 from waferlens.load.challenge import load_sim, scan
 from waferlens.measure.surface import measure_surface
@@ -38,7 +39,7 @@ from waferlens.records import HeightMap, RunCard
 from waferlens.report.page import write_report
 from waferlens.simulate.hole.dataset import hole_world, write_pairs, write_sites
 
-BUNDLE, WAFER_BUNDLE = "hole-fast", "wafer-fast"
+BUNDLE, WAFER_BUNDLE, PACKAGE_BUNDLE = "hole-fast", "wafer-fast", "package-fast"
 LIMITS = ("depth=110:135nm", "cd50_area=37.5:41.5nm")
 """The plateaus of the simulated cases give depths of 113, 123, 133 and 143 nm: OK, OK, at the limit, NG."""
 STRUCTURES, SITES, HOLES_PER_SITE = 16, 4, 8
@@ -53,6 +54,8 @@ _OURS = (
     "compared",
     "swaths",
     "scanned",
+    "tray",
+    "judged",
     "surface",
     PAGE,
     CARD,
@@ -84,12 +87,14 @@ class DemoResult:
     """Fields that were compared with a good part."""
     wafer: WaferPart
     """A swath of a wafer that was scanned."""
+    packages: TrayPart
+    """A tray of packages that was judged."""
     surface_sq_nm: float
     surface_sq_true_nm: float
     seconds: float
 
     def lines(self) -> list[str]:
-        """Seven lines for people."""
+        """Eight lines for people."""
         verdicts = ", ".join(f"{count} {verdict}" for verdict, count in self.verdicts.items())
         bias = "unknown" if self.depth_bias_nm is None else f"{self.depth_bias_nm:+.2f} nm"
         covered = "unknown" if self.coverage_90 is None else f"{100 * self.coverage_90:.1f} %"
@@ -99,6 +104,7 @@ class DemoResult:
             f"truth      RMSE {self.rmse_grey:.2f} grey, depth bias {bias}, 90 % intervals cover {covered} of pixels",
             self.golden.line(),
             self.wafer.line(),
+            self.packages.line(),
             f"surface    Sq {self.surface_sq_nm:.1f} nm after levelling, made with {self.surface_sq_true_nm:.1f} nm",
             f"look at    {self.report}",
         ]
@@ -114,6 +120,7 @@ def run_demo(
     good_fields: int = GOOD,
     lot_fields: tuple[int, int] = (LOT_GOOD, LOT_DEFECTIVE),
     swath_fields: int = FIELDS,
+    devices: int = DEVICES,
     seed: int = SEED,
     tell: Callable[[str], None] = lambda text: None,
 ) -> DemoResult:
@@ -128,6 +135,7 @@ def run_demo(
         good_fields: good fields that the golden template is fitted to.
         lot_fields: good and defective fields that are compared with it.
         swath_fields: fields along the swath of a wafer.
+        devices: packages on the tray, each in three lights.
         seed: of everything that is drawn.
         tell: called with a line when a step begins.
 
@@ -156,18 +164,20 @@ def run_demo(
     golden = compare_with_good(out / "fields", out / "golden", out / "compared", seed, good=good_fields, lot=lot_fields)
     step(f"scanning {swath_fields} fields of a wafer with auto-focus, and mapping its heights and dies")
     wafer = scan_wafer(out / "swaths", out / "scanned", open_bundle(WAFER_BUNDLE), seed, fields=swath_fields)
+    step(f"judging a tray of {devices} packages, each in three lights")
+    tray = judge_tray(out / "tray", out / "judged", open_bundle(PACKAGE_BUNDLE), seed, devices=devices)
     step("measuring a rough, tilted surface with invalid points and a spike")
     surface, sq_nm = _surface(out / "surface", seed)
     step("writing the page")
     page = write_report(
-        [out / "inspected", out / "evaluated", out / "compared", out / "scanned", surface],
+        [out / "inspected", out / "evaluated", out / "compared", out / "scanned", out / "judged", surface],
         out / PAGE,
         "Demonstration lot",
     )
-    result = _result(out, page, inspected, figures, golden, wafer, sq_nm, time.perf_counter() - began)
+    result = _result(out, page, inspected, figures, golden, wafer, tray, sq_nm, time.perf_counter() - began)
     sizes = {
         "structures": structures, "sites": sites, "holes_per_site": holes_per_site,
-        "good_fields": good_fields, "lot_fields": list(lot_fields), "swath_fields": swath_fields,
+        "good_fields": good_fields, "lot_fields": list(lot_fields), "swath_fields": swath_fields, "devices": devices,
     }  # fmt: skip
     _write_card(out, opened, result, seed, sizes)
     (out / LOG).write_text("".join(f"{line}\n" for line in log), "utf-8")
@@ -286,6 +296,7 @@ def _result(
     figures: dict[str, Any],
     golden: GoldenPart,
     wafer: WaferPart,
+    tray: TrayPart,
     sq_nm: float,
     seconds: float,
 ) -> DemoResult:
@@ -302,6 +313,7 @@ def _result(
         site_rmse_nm=figures.get("sites", {}).get("rmse_nm"),
         golden=golden,
         wafer=wafer,
+        packages=tray,
         surface_sq_nm=round(sq_nm, 3),
         surface_sq_true_nm=SURFACE_SQ_NM,
         seconds=round(seconds, 3),
