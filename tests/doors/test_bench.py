@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from waferlens.bundle.files import open_bundle
 from waferlens.cli.main import main
 from waferlens.errors import FormatError, InputError, MissingExtraError, UsageError
 from waferlens.extras import available
@@ -107,6 +108,13 @@ def test_torch_and_the_graph_say_the_same() -> None:
         assert _close(boxes, _in_torch(network.module, fed))
 
 
+def test_shipped_bundles_are_timed_as_they_are_or_at_another_size_as_their_recipe() -> None:
+    own, other = open_networks(["package-fast"])[0], open_networks(["package-fast"], (64, 96))[0]
+    assert (own.source, own.height_px, own.width_px) == ("bundle", 1088, 576)
+    assert (other.source, other.height_px, other.width_px) == ("recipe", 64, 96)
+    assert own.parameters_fused == other.parameters_fused
+
+
 def _in_torch(module: Any, fed: dict[str, np.ndarray]) -> np.ndarray:
     import torch
 
@@ -149,7 +157,7 @@ def test_an_engine_that_is_asked_for_has_to_be_there() -> None:
         (["hole-fast", "hole-fast"], "named twice"),
         (["hole-fast", "--engine", "tensorrt"], "engine 'tensorrt' is unknown"),
         (["hole-fast", "--input", "640"], "such as 640x640"),
-        (["hole-fast", "--input", "64x64"], "images of 72x48 only"),
+        ([str(open_bundle("hole-fast").path), "--input", "64x64"], "images of 72x48 only"),
         (["package-fast", "--input", "65x64"], "input.height_px"),
         (["golden-template"], "no network to time"),
         (["hole-fast", "--batch", "0"], "such as 1,16"),

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from make_package_bundle import make_package_bundle
+from make_package_bundle import BOXES, HEIGHT_PX, WIDTH_PX, make_package_bundle
 from waferlens.bundle.files import open_bundle
 from waferlens.bundle.package import PackageSession
 from waferlens.bundle.package_calibration import PackageCalibration, ScoreLimits, Sigmoid
@@ -98,6 +98,22 @@ def test_verdicts_are_those_of_inspection(
             ours.update(row)
         assert +ours == said
         assert told["false_alarms"]["alarmed"] == told["verdicts"]["good"]["NG"]
+
+
+def test_sessions_lift_scores_of_large_boxes(tmp_path: Path) -> None:
+    """The crack's box has a longer side of 30 px, the turned die's one of 500; only classes with a lift are changed."""
+    nothing = np.zeros((1, 3, HEIGHT_PX, WIDTH_PX), np.float32)
+    limits = {"crack": ScoreLimits(0.5, 0.3, 0.8), "rotate": ScoreLimits(0.9, 0.4)}
+    bundle = make_package_bundle(tmp_path / "one", 0.2, 0.6, False, calibration=PackageCalibration(limits))
+    found = PackageSession(bundle).findings(nothing, least=0.1)[0]
+    odds = np.log(0.2 / 0.8) + 0.8 * np.log2(30 / 16)
+    assert found.scores == pytest.approx([0.6, 1 / (1 + np.exp(-odds))], abs=1e-6)
+    assert found.kinds.tolist() == [1, 0]
+    limits["crack"] = ScoreLimits(0.5, 0.3, 4.0)
+    bundle = make_package_bundle(tmp_path / "other", 0.2, 0.6, False, calibration=PackageCalibration(limits))
+    found = PackageSession(bundle).findings(nothing, least=0.61)[0]
+    assert found.kinds.tolist() == [0], "found by its lifted score, though the network's own is below"
+    assert found.boxes[0] == pytest.approx(BOXES[0])
 
 
 def world(*, missing: float = 0.0, **contents: float) -> PackageWorld:

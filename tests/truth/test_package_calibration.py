@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,11 +13,12 @@ from hypothesis import strategies as st
 from scipy.special import expit, logit
 from scipy.stats import beta
 
-from waferlens.bundle.package_calibration import PackageCalibration, ScoreLimits, Sigmoid
+from waferlens.bundle.package_calibration import PackageCalibration, ScoreLimits, Sigmoid, doublings, lifted
 from waferlens.bundle.verdict import NG, OK, REVIEW
 from waferlens.evaluate.detection_probability import fit_sigmoid, on_defects, reliability
 from waferlens.evaluate.detections import ANY, FoundHere, TrueHere
-from waferlens.evaluate.package_calibrate import score_limits
+from waferlens.evaluate.package_calibrate import score_limits, size_lift
+from waferlens.evaluate.package_seen import Seen
 from waferlens.ops.die_angle import DieAngle
 from waferlens.prepare.package_part import TURNED, beyond
 from waferlens.prepare.package_verdict import angle_verdict, verdict_of
@@ -141,14 +143,40 @@ def test_the_score_of_a_turned_die_says_what_its_interval_says(angle_deg: float,
 
 def test_a_calibration_reads_back() -> None:
     one = PackageCalibration(
-        {"crack": ScoreLimits(0.5, 0.2)},
+        {"crack": ScoreLimits(0.5, 0.2, 0.7)},
         {"crack": Sigmoid(1.0, -0.5, 10, 5)},
         {"crack": {"good": 3}},
         {"size_px": 30.0, "contrast_grey": 10.0, "by": "count", "devices": 5, "captured": 5, "of": 6},
         {"folder": "good"},
     )
     assert PackageCalibration.from_json(json.loads(json.dumps(one.to_json()))) == one
-    with pytest.raises(ValueError, match="kind wafer; expected 1, package"):
-        PackageCalibration.from_json({"version": 1, "kind": "wafer"})
+    with pytest.raises(ValueError, match="kind wafer; expected 2, package"):
+        PackageCalibration.from_json({"version": 2, "kind": "wafer"})
     with pytest.raises(ValueError, match="in this order"):
         ScoreLimits(0.2, 0.5)
+
+
+def test_scores_are_lifted_by_hand() -> None:
+    boxes = np.array([(0.0, 0, 16, 9), (0.0, 0, 3, 32), (10.0, 10, 74, 20)])  # longer sides of 16, 32, 64 px
+    assert doublings(boxes) == pytest.approx([0, 1, 2])
+    assert lifted(np.full(3, 0.5), boxes, math.log(3)) == pytest.approx([0.5, 0.75, 0.9])
+    assert lifted(np.array([0.2, 0.3, 0.4]), boxes, 0.0) == pytest.approx([0.2, 0.3, 0.4])
+    assert doublings(np.zeros((0, 4))).shape == (0,)
+
+
+@pytest.mark.parametrize("loss", [0.8, 0.0, -0.5])
+def test_what_scores_lose_by_size_is_found(loss: float) -> None:
+    """Defects whose log-odds fall with each doubling of their side, beside duplicates and marks that say nothing."""
+    rng = np.random.default_rng(5)
+    found, truth = [], []
+    for _ in range(200):
+        side = 16 * 2 ** rng.uniform(0, 4)
+        box = np.array([[50.0, 50.0, 50 + side, 60.0]])
+        odds = 1.0 - loss * math.log2(side / 16) + 0.3 * rng.standard_normal()
+        others = np.array([[55.0, 50.0, 50 + side, 60.0], [400.0, 400.0, 420.0, 420.0]])
+        scores = np.array([expit(odds), expit(odds - 1), 0.9])
+        found.append(FoundHere(np.concatenate([box, others]), scores, np.zeros(3, np.int64)))
+        truth.append(TrueHere(box, np.zeros(1, np.int64)))
+    seen = Seen(("crack",), found, truth, [str(n) for n in range(200)], [str(n) for n in range(200)])
+    assert size_lift(seen, "crack") == pytest.approx(max(0.0, loss), abs=0.06)
+    assert size_lift(Seen(("crack",), found[:10], truth[:10]), "crack") == 0.0

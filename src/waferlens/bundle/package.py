@@ -14,10 +14,13 @@ import onnxruntime
 from jaxtyping import Bool, Float, Float32, Float64, Int64
 
 from waferlens.bundle.files import CALIBRATION, Bundle
-from waferlens.bundle.package_calibration import PackageCalibration
+from waferlens.bundle.package_calibration import PackageCalibration, lifted
 from waferlens.bundle.session import session_options
 from waferlens.errors import BundleError, UsageError
-from waferlens.ops.nms import suppressed
+from waferlens.ops.nms import Kept, suppressed
+
+LEAST_LIFTED = 0.001
+"""Score of the network below which a box is not looked at, whatever it would be lifted to."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -103,6 +106,8 @@ class PackageSession:
         """Score of each class from which a finding makes its part NG."""
         self.score_review = np.array([limits[kind].score_review if kind in limits else least for kind in self.classes])
         """Score of each class from which a finding makes its part review at the least; ask for findings down to it."""
+        self.lift = np.array([limits[kind].lift if kind in limits else 0.0 for kind in self.classes])
+        """What scores of each class are lifted by (`package_calibration`)."""
         self.nms_iou: float = float(found["nms_iou"])
         self.most: int = int(found["most"])
         self.tells_masks = "prototypes" in self._outputs
@@ -139,13 +144,23 @@ class PackageSession:
         limits = self.score_ng if least is None else np.asarray(least, np.float64)
         found = []
         for row in range(len(said.boxes)):
-            one = suppressed(said.boxes[row], said.scores[row], least=limits, overlap=self.nms_iou, most=self.most)
+            floor = np.where(self.lift > 0, np.minimum(limits, LEAST_LIFTED), limits)
+            one = suppressed(said.boxes[row], said.scores[row], least=floor, overlap=self.nms_iou, most=self.most)
+            if self.lift.any():
+                one = self._lifted(one, limits)
             masks = None
             if said.prototypes is not None and said.coefficients is not None:
                 size = (self.height_px, self.width_px)
                 masks = mixed_masks(one.boxes, said.coefficients[row][one.places], said.prototypes[row], size)
             found.append(Boxes(one.boxes, one.scores, one.kinds, masks))
         return found
+
+    def _lifted(self, one: Kept, limits: Float64[np.ndarray, "..."]) -> Kept:
+        """What is kept, with scores lifted for the size of their boxes, by falling score."""
+        scores = np.where(self.lift[one.kinds] > 0, lifted(one.scores, one.boxes, self.lift[one.kinds]), one.scores)
+        enough = np.flatnonzero(scores >= np.broadcast_to(limits, len(self.classes))[one.kinds])
+        order = enough[np.argsort(-scores[enough], kind="stable")]
+        return Kept(one.boxes[order], scores[order], one.kinds[order], one.places[order])
 
 
 def _calibration(bundle: Bundle) -> PackageCalibration | None:

@@ -7,6 +7,10 @@ how likely a finding of a score is a defect.
 
     probability that a finding is a defect = expit(slope * logit(score) + offset)
 
+The score of a network says how well its box fits, which it does worse the larger an object is. A crack over half a die
+must not pass for that: scores here are those of the network with `lift` added to their log-odds for every doubling of
+the box's longer side beyond `FREE_PX`.
+
 All of it was fitted on devices that trained nothing (`waferlens.evaluate.package_calibrate`); this side applies it.
 
 Source: J. C. Platt, "Probabilistic outputs for support vector machines", Advances in Large Margin Classifiers (1999).
@@ -22,9 +26,31 @@ import numpy as np
 from jaxtyping import Float
 from scipy.special import expit, logit
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 LEAST_SCORE, MOST_SCORE = 1e-6, 1 - 1e-6
 """Scores are taken to lie between, for the logarithm of odds."""
+FREE_PX = 16.0
+"""Longer side of a box up to which its score is the network's own [px]"""
+
+
+def lifted(
+    scores: Float[np.ndarray, " n"], boxes: Float[np.ndarray, "n 4"], lift: float | Float[np.ndarray, " n"]
+) -> Float[np.ndarray, " n"]:
+    """Scores with what their boxes lose by being large given back.
+
+    Args:
+        scores: Of the network.
+        boxes: x0 y0 x1 y1 in its input [px]
+        lift: Of the log-odds at each doubling of the longer side.
+    """
+    odds = logit(np.clip(np.asarray(scores, np.float64), LEAST_SCORE, MOST_SCORE))
+    return np.asarray(expit(odds + np.asarray(lift) * doublings(boxes)))
+
+
+def doublings(boxes: Float[np.ndarray, "n 4"]) -> Float[np.ndarray, " n"]:
+    """How often `FREE_PX` is doubled to the longer side of each box; 0 for what is smaller."""
+    sides = (boxes[:, 2:] - boxes[:, :2]).max(axis=1, initial=0.0)
+    return np.log2(np.maximum(sides, FREE_PX) / FREE_PX)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +61,8 @@ class ScoreLimits:
     """A finding of at least this score makes its part NG."""
     score_review: float
     """One of at least this score makes it review."""
+    lift: float = 0.0
+    """Added to the log-odds of a score at each doubling of the box's longer side beyond `FREE_PX`."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.score_review <= self.score_ng <= 1.0:

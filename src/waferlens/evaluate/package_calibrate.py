@@ -5,6 +5,10 @@ devices lie above it as leave the upper bound of the false alarm rate (95 %, aft
 is stated; 748 good devices bear 4 in 1,000 if none of them is above. Where they are too few for that, the limit is the
 highest score of a good device, but not less than the least score of the recipe, and the bound that it reaches is told.
 
+**Lift.** Before that, scores of large boxes are lifted by what they lose on average: the slope of the log-odds that
+true defects are found with, over the doublings of their longer side. Limits are those of lifted scores, so that what is
+promised of good devices holds with it.
+
 **Review.** The lowest limit that sends at most the stated share of good devices to review, by rank and on average over
 calibrations: capture by NG or review is then as high as that share allows.
 
@@ -16,22 +20,25 @@ Sources: as `ops.conformal`; `detection_probability`; `detection_capture`.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Float64
+from scipy.special import logit
 
 from waferlens.bundle.files import Bundle
 from waferlens.bundle.package import PackageSession
-from waferlens.bundle.package_calibration import PackageCalibration, ScoreLimits, Sigmoid
+from waferlens.bundle.package_calibration import PackageCalibration, ScoreLimits, Sigmoid, doublings, lifted
 from waferlens.errors import UsageError
 from waferlens.evaluate.average_precision import joined_found
 from waferlens.evaluate.curves import clopper_pearson
 from waferlens.evaluate.detection_capture import chosen_beyond
-from waferlens.evaluate.detection_probability import fit_sigmoid, on_defects
-from waferlens.evaluate.detections import hits_of
+from waferlens.evaluate.detection_probability import ON_DEFECT, fit_sigmoid, on_defects
+from waferlens.evaluate.detections import FoundHere, hits_of
 from waferlens.evaluate.package_seen import LEAST_SCORE, Seen, look_at
 from waferlens.evaluate.package_truth import Judged
+from waferlens.ops.boxes import iou
 from waferlens.ops.conformal import conformal_threshold
 from waferlens.prepare.package_part import ROTATE, asked_angle, measures_angle
 from waferlens.prepare.package_verdict import alarms_above
@@ -40,6 +47,8 @@ FALSE_ALARMS = 0.004
 """Share of good devices that may alarm, at the most."""
 REVIEW = 0.02
 """Share of good devices that may be sent to review by their findings."""
+LEAST_FOUND = 30
+"""Defects found, of which at least so many tell how scores fall with size; one doubling must lie between them."""
 CONFIDENCE = 0.95
 """Of the upper bound on false alarms."""
 
@@ -76,10 +85,13 @@ def fit_package_calibration(
     kinds = [kind for kind in session.classes if not (kind == ROTATE and measures_angle(session, angle))]
     limits, promises = {}, {}
     for kind in kinds:
+        lift = size_lift(seen, kind)
+        seen.found = [_lifted(one, seen.classes.index(kind), lift) for one in seen.found]
         scores = device_scores_of(seen, kind, good)
         least = float(session.score_ng[session.classes.index(kind)])
         # classes share what is allowed: a device alarms by any of them
-        limits[kind], promises[kind] = score_limits(scores, least, false_alarms / len(kinds), review / len(kinds))
+        told, promises[kind] = score_limits(scores, least, false_alarms / len(kinds), review / len(kinds))
+        limits[kind] = replace(told, lift=lift)
     above = dict(zip(seen.classes, alarms_above(session, angle).tolist(), strict=True))
     above |= {kind: float(np.nextafter(one.score_ng, 0.0)) for kind, one in limits.items()}
     hits = hits_of(seen.found, seen.truth, seen.parts, [above[kind] for kind in seen.classes])
@@ -96,6 +108,43 @@ def fit_package_calibration(
     return PackageCalibration(
         limits, _probabilities(seen, kinds), promises, None if beyond is None else beyond.as_json(), grounds
     )
+
+
+def size_lift(seen: Seen, kind: str) -> float:
+    """What the log-odds of a class lose at each doubling of a defect's longer side; 0 where they lose nothing.
+
+    Args:
+        seen: With scores as the network tells them; of each true defect its surest finding counts.
+        kind: The class.
+    """
+    number = seen.classes.index(kind)
+    scores, size = [], []
+    for found, true in zip(seen.found, seen.truth, strict=True):
+        mine = np.flatnonzero(found.kinds == number)
+        counts = true.kinds == number
+        if true.ignore is not None:
+            counts &= ~np.asarray(true.ignore, bool)
+        if not len(mine) or not counts.any():
+            continue
+        near = iou(found.boxes[mine], true.boxes[counts]) >= ON_DEFECT
+        for column, doubled in zip(near.T, doublings(true.boxes[counts]), strict=True):
+            if column.any():
+                scores.append(float(found.scores[mine[column]].max()))
+                size.append(float(doubled))
+    if len(scores) < LEAST_FOUND or np.ptp(size) < 1:
+        return 0.0
+    odds = logit(np.clip(scores, 1e-6, 1 - 1e-6))
+    return max(0.0, -float(np.polyfit(size, odds, 1)[0]))
+
+
+def _lifted(found: FoundHere, number: int, lift: float) -> FoundHere:
+    """Findings with the scores of one class lifted, by falling score."""
+    mine = found.kinds == number
+    scores = np.asarray(found.scores, np.float64).copy()
+    if lift > 0:
+        scores[mine] = lifted(scores[mine], found.boxes[mine], lift)
+    order = np.argsort(-scores, kind="stable")
+    return FoundHere(found.boxes[order], scores[order], found.kinds[order])
 
 
 def score_limits(

@@ -85,7 +85,8 @@ def open_networks(names: Sequence[str], size_px: tuple[int, int] | None = None) 
     Args:
         names: Bundles (paths or shipped names), recipes (shipped names or YAML files), or files `.onnx`; a recipe needs
             the extra `train` to be built.
-        size_px: Rows and columns of the image for all of them; None takes each at its own size [px]
+        size_px: Rows and columns of the image for all of them; None takes each at its own size. A shipped bundle of
+            another size is built from the recipe of its name [px]
 
     Raises:
         UsageError: a name is none of these, is named twice, has no network, or takes no images of that size.
@@ -103,11 +104,20 @@ def _open(name: str, size_px: tuple[int, int] | None) -> Network:
     if path.suffix in (".yaml", ".yml"):
         return _of_recipe(name, size_px)
     if name in shipped() or path.exists():
+        if size_px is not None and name in recipe_names() and not _takes(name, size_px):
+            return _of_recipe(name, size_px)  # the same network at another size; fresh weights are as fast
         return _of_bundle(name, size_px)
     if name not in recipe_names():
         known = ", ".join([*shipped(), *recipe_names()])
         raise UsageError(f"{name}: neither a bundle nor a recipe, nor a file .onnx; known: {known}")
     return _of_recipe(name, size_px)
+
+
+def _takes(name: str, size_px: tuple[int, int]) -> bool:
+    """Whether the graph of a bundle takes images of a size."""
+    bundle = open_bundle(name)
+    images = [one.sides[2:] for one in _inputs(bundle.model, bundle.path) if len(one.sides) == 4]
+    return all(own in (None, asked) for own, asked in zip(images[0] if images else size_px, size_px, strict=True))
 
 
 def _of_bundle(name: str, size_px: tuple[int, int] | None) -> Network:
