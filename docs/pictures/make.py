@@ -16,12 +16,17 @@ from matplotlib import pyplot
 
 from waferlens.bundle.calibration import intervals
 from waferlens.bundle.files import open_bundle
+from waferlens.bundle.package import PackageSession
 from waferlens.bundle.readout import read_out
 from waferlens.bundle.session import Session
+from waferlens.bundle.verdict import NG
+from waferlens.inspect.package import drawn, finding_of
 from waferlens.measure.flatness import measure_flatness
 from waferlens.measure.flatness_figure import draw_flatness
 from waferlens.prepare.geometry import batch_input
 from waferlens.prepare.golden import fit_images
+from waferlens.prepare.package_part import asked_angle, examined
+from waferlens.prepare.package_verdict import verdict_of
 from waferlens.recipe import load_recipe
 from waferlens.records import HeightMap, Image
 from waferlens.simulate.hole.dataset import hole_world
@@ -31,6 +36,7 @@ from waferlens.simulate.hole.twins import FieldImage, field_images
 from waferlens.simulate.hole.world import draw_pairs
 from waferlens.simulate.package import contact_sheet as package_sheet
 from waferlens.simulate.package.dataset import package_world
+from waferlens.simulate.package.device import draw_device
 from waferlens.simulate.wafer.contact_sheet import world_sheet
 from waferlens.simulate.wafer.dataset import wafer_world
 
@@ -162,6 +168,32 @@ def simulated_packages() -> None:
     )
 
 
+def package() -> None:
+    """A cracked device in brightfield, in darkfield with what is found on it, and the crack in both."""
+    device = draw_device(package_world("sim"), 7, 5)
+    bundle = open_bundle("package-fast")
+    session, angle = PackageSession(bundle), asked_angle(bundle)
+    dark = device.images["dfw"]
+    part = examined(session, dark, angle, least=session.score_review.tolist())
+    says = verdict_of(part, session, angle)
+    grey = dark.mean(axis=2, dtype=np.float32)
+    found = [
+        finding_of(kind, score, box, grey, None, critical=True)
+        for kind, score, box, verdict in zip(part.kinds, part.scores, part.boxes, says.findings, strict=True)
+        if verdict == NG
+    ]
+    x, y = ((found[0].box[side] + found[0].box[side + 2]) / 2 for side in (0, 1))
+    seen = np.clip(1.8 * drawn(dark, part, found)[..., ::-1].astype(np.float32), 0, 255).astype(np.uint8)
+    both = [PIL.Image.fromarray(one) for one in (device.images["bf"], seen)]
+    whole, gap, near = (315, 520), 12, 254
+    sheet = PIL.Image.new("RGB", (2 * whole[0] + 2 * gap + near, whole[1]), "white")
+    for place, one in enumerate(both):
+        sheet.paste(one.resize(whole, PIL.Image.Resampling.LANCZOS), (place * (whole[0] + gap), 0))
+        close = one.crop((round(x) - 65, round(y) - 65, round(x) + 65, round(y) + 65)).resize((near, near))
+        sheet.paste(close, (2 * (whole[0] + gap), place * (near + gap)))
+    sheet.quantize(192, dither=PIL.Image.Dither.NONE).save(HERE / "package.png", optimize=True)
+
+
 def _image(one: FieldImage) -> Image:
     return Image(one.pixels, 255.0, path=f"{one.role.name.lower()}/{one.index}")
 
@@ -172,3 +204,4 @@ if __name__ == "__main__":
     flatness()
     simulated_wafers()
     simulated_packages()
+    package()
