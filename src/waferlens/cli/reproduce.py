@@ -40,6 +40,7 @@ def reproduce(
         float, typer.Option(min=0.0, help="Time for each network and batch size; 0 leaves FPS out [s].")
     ] = 2.0,
     threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 2,
+    workers: Annotated[int, typer.Option(min=0, help="Processes that make batches in training.")] = 0,
     json: Annotated[bool, typer.Option("--json", help="Print a machine-readable result.")] = False,
 ) -> None:
     """Make a published table again to a stated budget: train, export and judge its rows, ours beside theirs.
@@ -64,6 +65,7 @@ def reproduce(
         rows=None if rows is None else [one.strip() for one in rows.split(",")],
         seeds=seeds,
         threads=threads,
+        workers=workers,
         fps_size_px=_size("--fps-input", fps_input),
         fps_seconds=fps_seconds,
         tell=(lambda text: None) if json else (lambda text: say(f"· {text}")),

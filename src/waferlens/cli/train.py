@@ -41,6 +41,9 @@ def train(
         ),
     ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
+    workers: Annotated[
+        int, typer.Option(min=0, help="Processes that make a detector's batches, for an accelerator not to wait.")
+    ] = 0,
     json: Annotated[bool, typer.Option("--json", help="Print a machine-readable result.")] = False,
 ) -> None:
     """Train the network of a recipe; the same command resumes a run that was interrupted.
@@ -66,6 +69,7 @@ def train(
         start=start,
         weights=weights,
         threads=threads,
+        workers=workers,
         quiet=json or not sys.stderr.isatty(),
     )
     if json:

@@ -83,6 +83,7 @@ def reproduce(
     rows: Sequence[str] | None = None,
     seeds: int = 1,
     threads: int = 2,
+    workers: int = 0,
     fps_size_px: tuple[int, int] = FPS_SIZE_PX,
     fps_seconds: float = 2.0,
     tell: Callable[[str], None] = lambda text: None,
@@ -98,6 +99,7 @@ def reproduce(
         rows: Names of rows; all if None.
         seeds: How often each row is trained, with seeds from 1 on.
         threads: CPU threads of training, judging and timing.
+        workers: Processes that make batches in training.
         fps_size_px: Rows and columns of the image that is timed [px]
         fps_seconds: Time for each network and batch size; 0 leaves frames a second out [s]
         tell: Told what is being done.
@@ -127,7 +129,7 @@ def reproduce(
         for row in chosen:
             for seed in range(1, 1 + (seeds if row.learns else 1)):
                 told(f"{row.label}, seed {seed}" if row.learns else row.label)
-                reached[row.name].append(reach(table, row, seed, budget, sets, out, threads))
+                reached[row.name].append(reach(table, row, seed, budget, sets, out, threads, workers))
     costs, speed = _costs(table, chosen, out, threads, fps_size_px, fps_seconds, told)
     done = Reproduced(table, chosen, reached, costs, speed, budget, facts)
     _card(out, done, seeds, started, time.perf_counter() - wall)

@@ -91,7 +91,9 @@ class Reached:
         return cls(figures=made, **told)
 
 
-def reach(table: Table, row: Row, seed: int, budget: Budget, sets: Sets, out: Path, threads: int) -> Reached:
+def reach(
+    table: Table, row: Row, seed: int, budget: Budget, sets: Sets, out: Path, threads: int, workers: int = 0
+) -> Reached:
     """A row with one seed; what is finished is read, what was interrupted goes on.
 
     Args:
@@ -102,6 +104,7 @@ def reach(table: Table, row: Row, seed: int, budget: Budget, sets: Sets, out: Pa
         sets: To train and to judge on.
         out: The folder of the whole reproduction.
         threads: CPU threads.
+        workers: Processes that make batches.
 
     Raises:
         InputError: the data cannot be used.
@@ -117,7 +120,7 @@ def reach(table: Table, row: Row, seed: int, budget: Budget, sets: Sets, out: Pa
         return Reached.read(path.read_text())
     if row.learns:
         assert isinstance(recipe, PackageRecipe)
-        reached = _learned(table, row, seed, recipe, sets, out / "runs" / name, out / "bundles" / name, threads)
+        reached = _learned(table, row, seed, recipe, sets, out / "runs" / name, out / "bundles" / name, threads, workers)
     else:
         from waferlens.prepare.roi_finders import finder
 
@@ -128,7 +131,15 @@ def reach(table: Table, row: Row, seed: int, budget: Budget, sets: Sets, out: Pa
 
 
 def _learned(
-    table: Table, row: Row, seed: int, recipe: PackageRecipe, sets: Sets, run: Path, bundle: Path, threads: int
+    table: Table,
+    row: Row,
+    seed: int,
+    recipe: PackageRecipe,
+    sets: Sets,
+    run: Path,
+    bundle: Path,
+    threads: int,
+    workers: int,
 ) -> Reached:
     require("train", "lightning")
     from waferlens.export import export
@@ -136,7 +147,7 @@ def _learned(
 
     if not (run / RUNCARD).exists():
         run.parent.mkdir(exist_ok=True)
-        train(recipe, sets.train, run, threads=threads, quiet=True)
+        train(recipe, sets.train, run, threads=threads, workers=workers, quiet=True)
     told = json.loads((run / RUNCARD).read_text())["results"]
     cost = {"cpu_minutes": told["cpu_seconds"] / 60, "epochs": told["epochs"], "stopped": told["stopped"]}
     if not is_bundle(bundle):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
@@ -87,6 +87,8 @@ class Train(Section):
 
     epochs: Annotated[int, Field(ge=1)] = 40
     """Passes over the training images."""
+    validate_every: Annotated[int, Field(ge=1)] = 1
+    """Epochs from one look at the validation images to the next, of which the best is kept; divides `epochs`."""
     batch: Annotated[int, Field(ge=1)] = 64
     """Images a step."""
     optimizer: Literal["adamw", "muon"] = "adamw"
@@ -118,6 +120,14 @@ class Train(Section):
     """What is varied from epoch to epoch."""
     budget_cpu_minutes: Annotated[float, Field(gt=0.0)] = 30.0
     """CPU time it is meant to train in; it stops at the end of the epoch that passes it [min]"""
+
+    @model_validator(mode="after")
+    def _ends_judged(self) -> Self:
+        if self.epochs % self.validate_every:
+            raise disagreement(
+                [("validate_every", f"does not divide epochs = {self.epochs}: the last epochs would not be judged")]
+            )
+        return self
 
 
 class Calibration(Section):

@@ -63,13 +63,15 @@ class Curves(Callback):
 
 
 class CpuBudget(Callback):
-    """Ends a run at the end of the epoch that passes its CPU time."""
+    """Ends a run at the end of the epoch that passes its CPU time, or of the next one that is validated."""
 
     def __init__(self, minutes: float) -> None:
         self.seconds = 60 * minutes
         self.spent = False
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, task: Task) -> None:
+        if (trainer.current_epoch + 1) % (trainer.check_val_every_n_epoch or 1):
+            return  # its weights are not judged, and could not be kept
         if task.cpu_seconds > self.seconds and trainer.current_epoch + 1 < (trainer.max_epochs or 0):
             self.spent = True
             trainer.should_stop = True

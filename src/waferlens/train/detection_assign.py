@@ -122,7 +122,8 @@ def ota(
     good = likeness(anchored_boxes(rows[:, :4], of_cells(cells, pairs.place)), pairs.boxes(truth))
     sure = (rows[:, 4:5].sigmoid() * rows[:, 5 : 5 + classes].sigmoid()).sqrt()
     wanted = functional.one_hot(pairs.classes(truth), classes).float()
-    of_class = functional.binary_cross_entropy(sure, wanted, reduction="none").sum(dim=1)
+    with torch.autocast(sure.device.type, enabled=False):  # in lower precision the logarithm of a share is refused
+        of_class = functional.binary_cross_entropy(sure, wanted, reduction="none").sum(dim=1)
     cost = of_class - OTA_BOX * torch.log(good.clamp(min=LEAST))
     groups = pairs.image * truth.present.shape[1] + pairs.object
     best = torch.where(ranks(groups, -good) < OTA_OVERLAPS, good, 0.0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -21,6 +21,7 @@ from waferlens.prepare.package_geometry import Placement, network_input, placed
 from waferlens.prepare.package_sides import refuse_leaks
 from waferlens.recipe.package import PackageRecipe
 from waferlens.recipe.package_models import PackageFast
+from waferlens.train.ahead import made_ahead
 from waferlens.train.anchors import FittedAnchors
 from waferlens.train.detection_augment import Sample, Source, plain, varied
 from waferlens.train.detection_mixing import mixed, pasted
@@ -34,8 +35,13 @@ MASK_STRIDE_PX = 4
 ERROR = Metric("map50_error", "1 - mAP50", "of 1")
 
 
-def package_setup(recipe: PackageRecipe, data: Path) -> Setup:
+def package_setup(recipe: PackageRecipe, data: Path, workers: int = 0) -> Setup:
     """Reads the data of a run and makes its task; the seed is the caller's.
+
+    Args:
+        recipe: The recipe.
+        data: Folder with truth.
+        workers: Processes that make batches; 0 makes them between the steps.
 
     Raises:
         InputError: the data cannot be used.
@@ -61,7 +67,7 @@ def package_setup(recipe: PackageRecipe, data: Path) -> Setup:
             "px": anchors.anchors_px.round(2).tolist(),
             "best_possible_recall": round(anchors.recall, 4),
         }
-    module = _Packages(recipe, sides)
+    module = _Packages(recipe, sides, workers)
     return Setup(
         task=lambda: _task(recipe, module, anchors),
         module=module,
@@ -84,6 +90,9 @@ class DetectionBatches:
     def __init__(self, sources: Sequence[Source], recipe: PackageRecipe, epoch: int | None) -> None:
         self.sources, self.recipe, self.epoch = sources, recipe, epoch
         self.batch = min(recipe.train.batch, len(sources))
+        count = len(sources)
+        drawn = None if epoch is None else np.random.default_rng([recipe.train.seed, epoch])
+        self.order = np.arange(count) if drawn is None else drawn.permutation(count)
         lights = [source.light for source in sources]
         self.alike = {light: [place for place, one in enumerate(lights) if one == light] for light in set(lights)}
 
@@ -93,15 +102,13 @@ class DetectionBatches:
         return -(-count // self.batch) if self.epoch is None else count // self.batch
 
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
-        count = len(self.sources)
-        if self.epoch is None:
-            order = np.arange(count)
-        else:
-            order = np.random.default_rng([self.recipe.train.seed, self.epoch]).permutation(count)
-        for step in range(len(self)):
-            chosen = order[step * self.batch : (step + 1) * self.batch]
-            samples = [self.sample(int(number)) for number in chosen]
-            yield as_batch(samples, self.recipe.input.channels, touched_px=touched_px(self.recipe))
+        return (self.batch_of(step) for step in range(len(self)))
+
+    def batch_of(self, step: int) -> dict[str, Tensor]:
+        """The batch of a step, whichever were made before it."""
+        chosen = self.order[step * self.batch : (step + 1) * self.batch]
+        samples = [self.sample(int(number)) for number in chosen]
+        return as_batch(samples, self.recipe.input.channels, touched_px=touched_px(self.recipe))
 
     def sample(self, number: int) -> Sample:
         """What the network is shown of an image: a function of seed, epoch and its number alone."""
@@ -174,15 +181,19 @@ def as_batch(samples: Sequence[Sample], channels: int, touched_px: int | None = 
 class _Packages(lightning.LightningDataModule):
     """Thin: images in, one `DetectionBatches` an epoch out."""
 
-    def __init__(self, recipe: PackageRecipe, sides: dict[str, list[Source]]) -> None:
+    def __init__(self, recipe: PackageRecipe, sides: dict[str, list[Source]], workers: int) -> None:
         super().__init__()
-        self.recipe, self.sides = recipe, sides
+        self.recipe, self.sides, self.workers = recipe, sides, workers
 
-    def train_dataloader(self) -> DetectionBatches:
-        return DetectionBatches(self.sides["train"], self.recipe, self.trainer.current_epoch if self.trainer else 0)
+    def train_dataloader(self) -> Iterable[dict[str, Tensor]]:
+        epoch = self.trainer.current_epoch if self.trainer else 0
+        return self._made(DetectionBatches(self.sides["train"], self.recipe, epoch))
 
-    def val_dataloader(self) -> DetectionBatches:
-        return DetectionBatches(self.sides["validation"], self.recipe, None)
+    def val_dataloader(self) -> Iterable[dict[str, Tensor]]:
+        return self._made(DetectionBatches(self.sides["validation"], self.recipe, None))
+
+    def _made(self, epoch: DetectionBatches) -> Iterable[dict[str, Tensor]]:
+        return made_ahead(epoch, self.workers) if self.workers else epoch
 
 
 def _task(recipe: PackageRecipe, module: _Packages, anchors: FittedAnchors | None) -> DetectionTask:

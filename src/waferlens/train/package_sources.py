@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,6 +28,7 @@ MARGIN = 0.1
 """Of the longer side of a package that is kept around it: motions show what lies beyond."""
 MOST_MASKS = 254
 """Objects of an image that a map of 8 bits can number."""
+MOST_READERS = 8
 SHIFT = 4
 """Bits behind the point of the corners of polygons as OpenCV fills them."""
 
@@ -38,7 +41,8 @@ def read_sources(recipe: PackageRecipe, data: Path, side: str) -> list[Source]:
         UsageError: masks are to be learned where labels tell boxes only, or an image shows too many objects.
     """
     masks = learns_masks(recipe)
-    sources = [_source(picture, recipe, masks) for picture in side_pictures(recipe, data, side)]
+    with ThreadPoolExecutor(min(MOST_READERS, os.cpu_count() or 1)) as readers:  # decoding holds no lock
+        sources = list(readers.map(lambda picture: _source(picture, recipe, masks), side_pictures(recipe, data, side)))
     if not sources:
         raise InputError(data, f"no image falls into the {side} split; there are too few devices")
     if recipe.input.channels == 3 and any(

@@ -74,6 +74,7 @@ def train(
     start: Path | None = None,
     weights: Path | None = None,
     threads: int | None = None,
+    workers: int = 0,
     quiet: bool = True,
 ) -> Trained:
     """Trains the network of a recipe, or goes on where a run was interrupted.
@@ -87,6 +88,8 @@ def train(
         weights: A file of weights that others trained, for the parts that have the same shape; see
             `models.foreign_weights`. What is left out of it stands in the log and in the run card.
         threads: CPU threads; the losses of a resumed run are the same only with the same number. None for torch's own.
+        workers: Processes that make the batches of a detector ahead of the steps; the batches are the same with any
+            number. 0 makes them between the steps.
         quiet: Draw no progress bar.
 
     Raises:
@@ -105,7 +108,7 @@ def train(
         torch.set_num_threads(threads)
     keep_freed_memory()
     log = _log(out)
-    made = _setup(recipe, data)
+    made = _setup(recipe, data, workers)
     metric = made.metric
     log.info("%d images to train on, %d to validate, from %s", *made.counts, data)
     for problem in made.problems:
@@ -157,8 +160,12 @@ def train(
     return result
 
 
-def _setup(recipe: Trainable, data: Path) -> Setup:
+def _setup(recipe: Trainable, data: Path, workers: int) -> Setup:
     """Data and task of the recipe's station."""
+    if workers and not isinstance(recipe, PackageRecipe):
+        raise UsageError(
+            f"{recipe.name}: its batches take less time than handing them over would; --workers is for detectors"
+        )
     if isinstance(recipe, WaferRecipe):
         from waferlens.train.wafer import wafer_setup  # only where spoken: the stations do not need each other
 
@@ -166,7 +173,7 @@ def _setup(recipe: Trainable, data: Path) -> Setup:
     if isinstance(recipe, PackageRecipe):
         from waferlens.train.package import package_setup
 
-        return package_setup(recipe, data)
+        return package_setup(recipe, data, workers)
     from waferlens.train.hole import hole_setup
 
     return hole_setup(recipe, data)
@@ -192,6 +199,8 @@ def _trainer(
     manual = isinstance(recipe.model, Pix2Pix)
     return lightning.Trainer(
         max_epochs=spec.epochs,
+        devices=1,  # batches are made for one
+        check_val_every_n_epoch=spec.validate_every,
         precision=precision,
         gradient_clip_val=None if manual else spec.gradient_clip,
         callbacks=callbacks,
@@ -267,6 +276,7 @@ def _card(
             "cpu_threads": torch.get_num_threads(),
             "cores": os.cpu_count(),
             "machine": platform.machine(),
+            "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
             "precision": "f32" if precision == "32-true" else "bf16",
         },
         started=started,

@@ -104,7 +104,8 @@ class TimedTask(lightning.LightningModule):
         if self.current_epoch == frozen and norms and frozen > 0:
             # a resumed run comes here as well, with the same weights and the same batches
             batches = islice(self.trainer.datamodule.train_dataloader(), NORM_BATCHES)
-            take_statistics(self.network, norms, (self.inputs(batch) for batch in batches))
+            there = (self.transfer_batch_to_device(batch, self.device, 0) for batch in batches)
+            take_statistics(self.network, norms, (self.inputs(batch) for batch in there))
         for module in norms:
             module.eval()
 
