@@ -231,6 +231,12 @@ SOURCES: dict[str, Source] = {
         2021,
         "task alignment: which predictions of package-fast learn which box",
     ),
+    "tang-2019": Source(
+        "Online PCB defect detector on a new PCB defect dataset",
+        "S. Tang, F. He, X. Huang, J. Yang",
+        2019,
+        "pairs of an image and its template as the input of a detector (package-fast-pairs), and DeepPCB",
+    ),
     "li-2020": Source(
         "Generalized Focal Loss: Learning Qualified and Distributed Bounding Boxes for Dense Object Detection",
         "X. Li, W. Wang, L. Wu, S. Chen, X. Hu, J. Li, J. Tang, J. Yang",

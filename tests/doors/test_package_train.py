@@ -31,8 +31,9 @@ from waferlens.prepare.package_findings import detected
 from waferlens.prepare.package_geometry import image_quad, placed
 from waferlens.prepare.package_truth import place_picture, shown_labels
 from waferlens.prepare.splits import split_of
-from waferlens.recipe import PackageRecipe, as_yaml
+from waferlens.recipe import PackageRecipe, as_yaml, load_recipe
 from waferlens.train import train
+from waferlens.train.ahead import made_ahead
 from waferlens.train.average import copy_of, follow
 from waferlens.train.package import DetectionBatches
 from waferlens.train.package_sources import anchors_for, read_sources
@@ -294,7 +295,8 @@ def test_true_boxes_are_those_of_the_set(packages: Path, tmp_path: Path) -> None
 def test_batches_are_a_function_of_seed_and_epoch(packages: Path, tmp_path: Path) -> None:
     settings = ["train.augment.rotate_deg=5", "train.augment.corner_px=1", "train.augment.mixup=0.5"]
     recipe = tiny_package("package-fast", *settings)
-    sources = read_sources(recipe, packages, "train")
+    sources, left_out = read_sources(recipe, packages, "train")
+    assert left_out == []
     first, again, later = (list(DetectionBatches(sources, recipe, epoch)) for epoch in (3, 3, 4))
     for one, other in zip(first, again, strict=True):
         assert all(torch.equal(one[name], other[name]) for name in one)
@@ -315,7 +317,7 @@ def test_twins_stay_on_their_devices_side(packages: Path) -> None:
 
 def test_anchors_reach_every_box(packages: Path, tmp_path: Path) -> None:
     recipe = tiny_package("package-yolov7-tiny")
-    fitted = anchors_for(recipe, read_sources(recipe, packages, "train"))
+    fitted = anchors_for(recipe, read_sources(recipe, packages, "train")[0])
     assert fitted.anchors_px.shape == (3, 3, 2)
     assert fitted.recall > 0.95
 
@@ -363,3 +365,38 @@ def test_parity_refuses_verdicts_that_turn(learned: tuple[PackageRecipe, Path, P
             require_package_parity(
                 PackageParity(**{**{name: getattr(good, name) for name in good.__slots__}, **changed})
             )
+
+
+def test_batches_made_ahead_are_those_made_between_the_steps(packages: Path) -> None:
+    recipe = tiny_package("package-fast", "train.augment.rotate_deg=5", "train.augment.mixup=0.5")
+    sources, _ = read_sources(recipe, packages, "train")
+    for epoch in (0, None):
+        between = list(DetectionBatches(sources, recipe, epoch))
+        for workers in (1, 2):
+            ahead = list(made_ahead(DetectionBatches(sources, recipe, epoch), workers))
+            assert len(ahead) == len(between)
+            for one, other in zip(ahead, between, strict=True):
+                assert one.keys() == other.keys()
+                assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_the_weights_do_not_depend_on_who_makes_the_batches(packages: Path, tmp_path: Path) -> None:
+    recipe = tiny_package("package-fast", "train.epochs=4", "train.validate_every=2")
+    for workers in (0, 2):
+        train(recipe, packages, tmp_path / str(workers), threads=1, workers=workers)
+    first, second = (load_file(tmp_path / str(workers) / "weights.safetensors") for workers in (0, 2))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    judged = [row["map50_error"] for row in curves(tmp_path / "0")]
+    assert judged[0] == "nan"
+    assert "nan" not in judged[1:]  # the epochs between keep the last that was judged
+
+
+def test_a_budget_ends_a_run_where_its_weights_are_judged(packages: Path, tmp_path: Path) -> None:
+    recipe = tiny_package("package-fast", "train.epochs=6", "train.validate_every=3", "train.budget_cpu_minutes=1e-6")
+    result = train(recipe, packages, tmp_path / "run", threads=1)
+    assert (result.epochs, result.stopped) == (3, "budget")
+
+
+def test_other_stations_make_their_batches_themselves(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"hole-fast: its batches take less time .* --workers is for detectors"):
+        train(load_recipe("hole-fast"), tmp_path, tmp_path / "run", workers=2)  # type: ignore[arg-type]

@@ -94,7 +94,7 @@ def test_a_product_is_the_same_in_every_set() -> None:
     assert numbers == {0, 1, 2, 3}
 
 
-@pytest.mark.parametrize("domain", ["sim", "line", "real", "hard", "stress", "turned"])
+@pytest.mark.parametrize("domain", ["sim", "train", "line", "real", "hard", "stress", "turned"])
 def test_no_package_is_cut_by_the_frame(domain: str) -> None:
     world = world_of(domain)
     for number in range(150):

@@ -95,6 +95,8 @@ class PackageSession:
         """`roi`, the upright package, or `image`: what it is shown."""
         self.lights: tuple[str, ...] = tuple(told["lights"])
         """Lights it was trained on."""
+        self.reference: str | None = told.get("reference")
+        """How the name of an image gives that of the good part it is shown with; None where it is shown alone."""
         self.classes: tuple[str, ...] = tuple(recipe["target"]["classes"])
         """In the order of their numbers."""
         found = recipe["findings"]

@@ -197,7 +197,7 @@ def wafer(
 def package(
     out: Annotated[Path, typer.Argument(help="Folder to write; it must not hold a data set yet.")],
     domain: Annotated[
-        str, typer.Option(help="sim, line, hard, stress, turned (with truth); real (without); or a YAML file.")
+        str, typer.Option(help="sim, train, line, hard, stress, turned (with truth); real (without); or a YAML file.")
     ] = "sim",
     devices: Annotated[int | None, typer.Option(min=1, help="Devices, each in three lights; 60 if not set.")] = None,
     seed: Annotated[

@@ -20,10 +20,12 @@ from waferlens.evaluate.detections import ANY, FoundHere, TrueHere
 from waferlens.evaluate.package_truth import JudgedImage
 from waferlens.formats.package_set import Device
 from waferlens.load.package import Picture
+from waferlens.prepare.beside_reference import UnlikeError, shown_pixels
 from waferlens.prepare.package_geometry import image_quad, placed
-from waferlens.prepare.package_part import PackagePart, asked_angle, examined, told_classes
+from waferlens.prepare.package_part import PackagePart, asked_angle, examined, told_classes, unseen
 from waferlens.prepare.package_truth import boxes_of, outline_points
 from waferlens.prepare.package_verdict import verdict_of
+from waferlens.recipe.package import DieAngleSpec
 
 LEAST_SCORE = 0.001
 """Detections below it say nothing and are not kept: average precision needs those above."""
@@ -88,15 +90,14 @@ def look_at(
     for one in images:
         picture, device = one.picture, one.device
         pixels, _ = picture.pixels()
-        image = pixels if pixels.ndim == 3 else np.repeat(pixels[..., None], 3, axis=2)
-        part = examined(session, image, angle, light=picture.light, least=LEAST_SCORE)
+        part = _looked_at(session, picture, pixels, angle)
         if part.reason:
             seen.reasons[part.reason] = seen.reasons.get(part.reason, 0) + 1
         else:
             seen.looked_at.add(one.part)
         numbers = np.array([seen.classes.index(kind) for kind in part.kinds], np.int64)
         seen.found.append(FoundHere(part.input_boxes, part.scores, numbers))
-        seen.truth.append(true_here(picture, part, session, seen.classes, device, image.shape))
+        seen.truth.append(true_here(picture, part, session, seen.classes, device, pixels.shape))
         seen.parts.append(one.part)
         seen.groups.append(picture.group)
         verdict = verdict_of(part, session, angle).verdict
@@ -110,6 +111,19 @@ def look_at(
     if not seen.truth:
         raise InputError("the data", "holds no image to judge on")
     return seen
+
+
+def _looked_at(
+    session: PackageSession, picture: Picture, pixels: np.ndarray, angle: DieAngleSpec | None
+) -> PackagePart:
+    if session.reference is not None:
+        try:
+            image, _ = shown_pixels(picture, session.reference)
+        except UnlikeError as wrong:
+            return unseen(wrong.reason)
+    else:
+        image = pixels if pixels.ndim == 3 else np.repeat(pixels[..., None], 3, axis=2)
+    return examined(session, image, angle, light=picture.light, least=LEAST_SCORE)
 
 
 def true_here(

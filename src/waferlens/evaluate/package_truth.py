@@ -15,7 +15,7 @@ from waferlens.formats import package_set
 from waferlens.formats.package_set import Device
 from waferlens.load.package import Picture, device_group, is_package_set, mask_labels, read_pictures
 from waferlens.prepare.package_part import asked_angle, told_classes
-from waferlens.prepare.package_sides import group_of
+from waferlens.prepare.package_sides import compared, group_of
 from waferlens.simulate.package.dataset import regenerated
 
 
@@ -63,7 +63,8 @@ def read_judged(
     kinds = told_classes(session, asked_angle(bundle))
     if not is_package_set(data):
         pattern = (bundle.recipe.get("train") or {}).get("device")
-        pictures = list(read_pictures(data, kinds, session.lights, keep, lambda name: group_of(name, pattern)))
+        found = read_pictures(data, kinds, session.lights, keep, lambda name: group_of(name, pattern))
+        pictures = list(compared(found, session.reference))
         return _some(data, Judged(len(pictures), lambda: (JudgedImage(picture) for picture in pictures)))
     told = package_set.read_manifest(data)
     if "seed_fingerprint" in told:

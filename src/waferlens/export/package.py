@@ -26,6 +26,7 @@ from waferlens.export.onnx import LIMIT_PERCENTILES, OPSET, graph_of
 from waferlens.export.package_calibration import calibrated, calibration_lines, never_seen
 from waferlens.models import build_detector, describe
 from waferlens.models.detector import DetectorNet, ExportedDetector
+from waferlens.prepare.beside_reference import shown_pixels
 from waferlens.prepare.package_findings import prepared
 from waferlens.prepare.package_sides import side_pictures
 from waferlens.recipe import PackageRecipe, as_yaml
@@ -137,7 +138,7 @@ def held_out(
     """
     images = []
     for picture in islice(side_pictures(recipe, source, None if whole else "calibration"), PARITY_IMAGES):
-        pixels, white = picture.pixels()
+        pixels, white = shown_pixels(picture, recipe.input.reference)
         images.append(prepared(session, pixels, picture.ic_quad, white)[0])
     if not images:
         raise InputError(

@@ -24,6 +24,7 @@ from waferlens.inspect.overlay import write_overlay
 from waferlens.inspect.plan import Item, Plan
 from waferlens.load.folder import read_page
 from waferlens.recipe.golden import DieToDie
+from waferlens.recipe.pairing import forms_of, is_compared, reference_path
 from waferlens.store.rows import OK as MEASURED
 from waferlens.store.rows import QUARANTINED, ImageResult, Number
 
@@ -73,12 +74,7 @@ class GoldenWork:
     def takes(self, path: str) -> bool:
         """Whether an image of the lot is inspected: references that lie among the images are not."""
         if self.pair_by is not None:
-            ours, theirs = self.pair_by.split(":")
-            name = os.path.basename(path)  # noqa: PTH119 - millions of names pass here as plain text
-            if _key(name, ours) is None:
-                return False
-            # of `{}.png:{}_good.png`, both fit a_good.png: what says more of the name decides
-            return self.reference is not None or _key(name, theirs) is None or len(ours) >= len(theirs)
+            return is_compared(path, self.pair_by, elsewhere=self.reference is not None)
         if self.reference is None:
             return True
         where, reference = os.path.abspath(path), os.path.abspath(self.reference)  # noqa: PTH100 - as above
@@ -178,17 +174,7 @@ class GoldenWork:
         """
         if self.reference is not None and not self.reference.is_dir():
             return self.reference
-        folder = Path(path).parent if self.reference is None else self.reference
-        name = Path(path).name
-        if self.pair_by is not None:
-            ours, theirs = self.pair_by.split(":")
-            key = _key(name, ours)
-            if key is None:
-                raise InputError(path, f"its name is not of the form {ours} that --pair-by gives")
-            name = theirs.replace("{}", key)
-        if not (folder / name).is_file():
-            raise InputError(path, f"its reference {folder / name} is not there; see --pair-by")
-        return folder / name
+        return reference_path(path, self.pair_by, self.reference)
 
     def _made(self, item: Item) -> Reference:
         with self._lock:
@@ -240,12 +226,8 @@ def golden_work(
     if named is not None and not named.exists():
         raise InputError(named, "no such image or folder")
     if pair_by is not None:
-        parts = pair_by.split(":")
-        if len(parts) != 2 or any(part.count("{}") != 1 for part in parts):
-            raise UsageError(
-                f"--pair-by {pair_by}: expected two names with {{}} in each, as {{}}_test.jpg:{{}}_temp.jpg"
-            )
-        if parts[0] == parts[1] and named is None:
+        ours, theirs = forms_of(pair_by)
+        if ours == theirs and named is None:
             raise UsageError(f"--pair-by {pair_by}: makes every image its own reference")
         if named is not None and not named.is_dir():
             raise UsageError(
@@ -309,14 +291,6 @@ def _tell(result: ImageResult, found: Found) -> None:
         result.verdict, result.verdict_reason = VERDICTS[NG], f"{many}, the strongest {strongest}"
     else:
         result.verdict = VERDICTS[OK]
-
-
-def _key(name: str, pattern: str) -> str | None:
-    """What stands for `{}` in a name, or None if the name is of another form."""
-    head, tail = pattern.split("{}")
-    if len(name) < len(head) + len(tail) or not (name.startswith(head) and name.endswith(tail)):
-        return None
-    return name[len(head) : len(name) - len(tail)]
 
 
 def _known(value: float) -> float | None:

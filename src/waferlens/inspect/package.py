@@ -23,14 +23,16 @@ from waferlens.errors import FormatError, InputError, UsageError
 from waferlens.formats.klarf_record import rel_um
 from waferlens.inspect.decoded import printable
 from waferlens.inspect.folder import DEVICES, OVERLAYS, overlay_name
+from waferlens.inspect.good_parts import Good, good_parts
 from waferlens.inspect.overlay import CRITICAL, TOLERABLE, write_picture
 from waferlens.inspect.package_devices import UNCLEAR, Grouping, devices_of, machine_rows, write_devices_csv
 from waferlens.inspect.package_files import LineFiles, line_files
 from waferlens.inspect.plan import Item, Plan
 from waferlens.load.package import read_pixels
 from waferlens.ops.roi_record import Roi
+from waferlens.prepare.beside_reference import UnlikeError
 from waferlens.prepare.package_geometry import box_around
-from waferlens.prepare.package_part import ROTATE, PackagePart, asked_angle, examined, told_classes
+from waferlens.prepare.package_part import ROTATE, PackagePart, asked_angle, examined, told_classes, unseen
 from waferlens.prepare.package_verdict import verdict_of
 from waferlens.recipe.package import DieAngleSpec
 from waferlens.records import Finding, Place
@@ -61,6 +63,8 @@ class PackageWork:
     """Which images are of one device, and in which lights one is to be seen."""
     files: LineFiles
     """What is written for the line, if anything."""
+    good: Good | None = None
+    """Where the good part of each image is, for a network that is shown both; None where it is shown the image."""
 
     chunk: ClassVar[int] = 8
     finds: ClassVar[bool] = True
@@ -72,11 +76,12 @@ class PackageWork:
 
     def options(self) -> dict[str, Any]:
         """What the results depend on besides bundle and images; a run is only resumed with the same."""
-        return {"pixel_um": self.pixel_um, "overlays": self.overlays, **self.grouping.options()}
+        told = {"pixel_um": self.pixel_um, "overlays": self.overlays, **self.grouping.options()}
+        return told if self.good is None else told | self.good.options()
 
     def takes(self, path: str) -> bool:
-        """Every image; a set's masks, which lie in its `truth`, are none."""
-        return Path(path).parent.name != "truth"
+        """Every image; a set's masks, which lie in its `truth`, are none, nor are references."""
+        return Path(path).parent.name != "truth" and (self.good is None or self.good.takes(path))
 
     def require(self, plan: Plan) -> None:
         """Refuses a lot whose devices are not told by their names, or do not fit their strip.
@@ -122,8 +127,16 @@ class PackageWork:
             except InputError as wrong:
                 result.status, result.reason = QUARANTINED, wrong.reason
                 continue
-            least = self.session.score_review.tolist()
-            part = examined(self.session, image, self.angle, pixel_um=self.pixel_um, least=least)
+            try:
+                shown = image if self.good is None else self.good.beside(path, image)
+            except UnlikeError as wrong:
+                part = unseen(wrong.reason)
+            except InputError as wrong:
+                result.status, result.reason = QUARANTINED, wrong.reason if wrong.path == path else str(wrong)
+                continue
+            else:
+                least = self.session.score_review.tolist()
+                part = examined(self.session, shown, self.angle, pixel_um=self.pixel_um, least=least)
             _tell(result, part, image, self)
             if self.overlays and part.placement is not None:
                 picture = drawn(image, part, result.findings)
@@ -142,6 +155,8 @@ def package_work(
     klarf: str | Path | None = None,
     e142: str | Path | None = None,
     strip: str | None = None,
+    reference: str | Path | None = None,
+    pair_by: str | None = None,
 ) -> PackageWork:
     """The work of a package bundle, its options checked.
 
@@ -155,9 +170,12 @@ def package_work(
         klarf: file of the findings.
         e142: map of the strip.
         strip: as `4x10`: its rows and columns.
+        reference: a good part, or a folder of them, for a network that is shown one beside the image.
+        pair_by: how the name of an image gives that of its good part; as the recipe says if None.
 
     Raises:
         UsageError: an option is wrong.
+        InputError: the reference does not exist.
         BundleError: the bundle cannot be used.
     """
     if pitch_um is not None and not 0 < pitch_um < math.inf:
@@ -169,7 +187,8 @@ def package_work(
         raise UsageError(
             f"--klarf {klarf}: {bundle.name} is shown whole images, and finds no package to tell places on"
         )
-    return PackageWork(session, angle, out, pitch_um, overlays, Grouping.of(told, device, lights), files)
+    good = good_parts(session, bundle.name, reference, pair_by)
+    return PackageWork(session, angle, out, pitch_um, overlays, Grouping.of(told, device, lights), files, good)
 
 
 def _colours(path: str, page: int) -> UInt8[np.ndarray, "h w 3"]:

@@ -25,7 +25,7 @@ OPTIONS = {
         "clearance_um",
         "height_format",
     ),
-    "package": ("pitch_um", "device", "lights", "klarf", "e142", "strip"),
+    "package": ("pitch_um", "device", "lights", "klarf", "e142", "strip", "reference", "pair_by"),
 }
 """What may be asked of each station."""
 _SPOKEN = {"limits": "limit", "tracks": "track"}  # as the command line calls it

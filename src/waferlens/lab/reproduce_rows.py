@@ -120,7 +120,9 @@ def reach(
         return Reached.read(path.read_text())
     if row.learns:
         assert isinstance(recipe, PackageRecipe)
-        reached = _learned(table, row, seed, recipe, sets, out / "runs" / name, out / "bundles" / name, threads, workers)
+        reached = _learned(
+            table, row, seed, recipe, sets, out / "runs" / name, out / "bundles" / name, threads, workers
+        )
     else:
         from waferlens.prepare.roi_finders import finder
 

@@ -93,17 +93,18 @@ def examined(
 
     Args:
         session: Of the bundle.
-        image: Red, green, blue [grey]
+        image: Red, green, blue; where the network is shown a reference beside it, as `prepare.beside_reference` makes
+            it [grey]
         angle: Whether and how the die's angle is measured.
         light: `bf`, `dfw` or `dfb` if it is known; sorted by colour if None.
         pixel_um: Size of a pixel, for the die's offset [um]
         least: Score, or one a class of the network, from which a box is a finding; `score_ng` if None.
     """
     classes = told_classes(session, angle)
-    sorted_light = sort_light(image)
-    known = light or sorted_light.light
+    sorted_light = None if session.reference else sort_light(image)  # beside a reference its channels are no colours
+    known = light or (None if sorted_light is None else sorted_light.light)
     located, turned = None, None
-    if session.region == "roi":
+    if session.region == "roi" and sorted_light is not None:
         if known is None:
             return _nothing(sorted_light, None, sorted_light.reason)
         if known not in session.lights:
@@ -157,6 +158,15 @@ def beyond(angle_deg: float, sigma_deg: float, limit_deg: float) -> float:
 
 def _numbers(kinds: np.ndarray) -> Int64[np.ndarray, " n"]:
     return kinds.astype(np.int64)
+
+
+def unseen(reason: str) -> PackagePart:
+    """What an image tells that could not be looked at at all.
+
+    Args:
+        reason: Why.
+    """
+    return _nothing(None, None, reason)
 
 
 def _nothing(light: SortedLight | None, located: Located | None, reason: str) -> PackagePart:

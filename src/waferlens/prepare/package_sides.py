@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from waferlens.formats import deeppcb
@@ -10,6 +10,7 @@ from waferlens.load.package import Picture, names_devices, read_pictures
 from waferlens.prepare.label_splits import device_of, refuse_shared
 from waferlens.prepare.splits import FRACTIONS, split_of
 from waferlens.recipe.package import PackageRecipe
+from waferlens.recipe.pairing import is_compared
 
 BOARDS = "board-79"
 """Salt of the split of DeepPCB: of its few boards this one puts some on every side. Of the salts board-0 to board-299
@@ -43,9 +44,20 @@ def side_pictures(recipe: PackageRecipe, data: Path, side: str | None) -> Iterat
     def keep(group: str) -> bool:
         return side is None or side_of(data, group) == side
 
-    return read_pictures(
+    found = read_pictures(
         data, recipe.target.classes, recipe.input.lights, keep, lambda name: group_of(name, recipe.train.device)
     )
+    return compared(found, recipe.input.reference)
+
+
+def compared(pictures: Iterable[Picture], pair_by: str | None) -> Iterator[Picture]:
+    """Without those that are the references of others.
+
+    Args:
+        pictures: Of a folder.
+        pair_by: How the name of an image gives that of its reference; None leaves none out.
+    """
+    return (one for one in pictures if pair_by is None or is_compared(str(one.path), pair_by))
 
 
 def group_of(name: str, pattern: str | None) -> str:

@@ -6,8 +6,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from waferlens.errors import UsageError
 from waferlens.recipe.faults import disagreement
 from waferlens.recipe.package_models import PackageModel
+from waferlens.recipe.pairing import forms_of
 from waferlens.recipe.sections import (
     Augment,
     Calibration,
@@ -42,6 +44,9 @@ class PackageInput(Section):
     """Channels of the image."""
     lights: tuple[Light, ...] = Field(default=("bf",), min_length=1)
     """Lights it is trained on, each image by itself."""
+    reference: Line | None = None
+    """How the name of an image gives that of a good part, as `{}_test.jpg:{}_temp.jpg`: the good part, registered, is
+    shown in the second channel and their difference in the third. null shows the image alone."""
 
 
 class PackageTarget(Section):
@@ -194,6 +199,8 @@ class PackageRecipe(Recipe):
             faults.append(("train.crop_px", f"{self.model.kind} learns whole images; set train.crop_px=null"))
         if self.train.augment.roll_px:
             faults.append(("train.augment.roll_px", "a package is no cell of an array; set it to 0 and use shift"))
+        if self.input.reference is not None:
+            faults += self._reference_faults(self.input.reference)
         if self.train.augment.corner_px and self.input.region != "roi":
             faults.append(("train.augment.corner_px", "a whole image has no corners to miss; set input.region=roi"))
         if len(set(self.target.classes)) < len(self.target.classes):
@@ -201,3 +208,15 @@ class PackageRecipe(Recipe):
         if faults:
             raise disagreement(faults)
         return self
+
+    def _reference_faults(self, pattern: str) -> list[tuple[str, str]]:
+        faults = []
+        try:
+            forms_of(pattern)
+        except UsageError:
+            faults.append(("input.reference", "is no pattern of two names, such as {}_test.jpg:{}_temp.jpg"))
+        if self.input.region != "image" or self.input.channels != 3:
+            faults.append(("input.reference", "is for whole images of 3 channels; set input.region=image"))
+        if self.train.augment.hue:
+            faults.append(("train.augment.hue", "the channels are image, reference and difference; set it to 0"))
+        return faults

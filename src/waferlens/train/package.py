@@ -48,7 +48,9 @@ def package_setup(recipe: PackageRecipe, data: Path, workers: int = 0) -> Setup:
         UsageError: the data does not have what the recipe asks for.
     """
     refuse_leaks(recipe, data)
-    sides = {side: read_sources(recipe, data, side) for side in SIDES}
+    read = {side: read_sources(recipe, data, side) for side in SIDES}
+    sides = {side: sources for side, (sources, _) in read.items()}
+    problems = [one for _, left_out in read.values() for one in left_out]
     found = {side: Counter(kind for source in sources for kind in source.kinds) for side, sources in sides.items()}
     for side in SIDES:
         if not found[side]:
@@ -56,7 +58,7 @@ def package_setup(recipe: PackageRecipe, data: Path, workers: int = 0) -> Setup:
                 data, f"none of the {len(sides[side])} images on the {side} side shows {_or(recipe.target.classes)}"
             )
     facts = facts_of(data)
-    facts |= {"images": sum(map(len, sides.values())), "left_out": 0}
+    facts |= {"images": sum(map(len, sides.values())), "left_out": len(problems)}
     facts["objects"] = {
         kind: sum(count[number] for count in found.values()) for number, kind in enumerate(recipe.target.classes)
     }
@@ -73,7 +75,7 @@ def package_setup(recipe: PackageRecipe, data: Path, workers: int = 0) -> Setup:
         module=module,
         counts=(len(sides["train"]), len(sides["validation"])),
         facts=facts,
-        problems=[],
+        problems=problems,
         metric=ERROR,
     )
 

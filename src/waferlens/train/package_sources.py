@@ -15,6 +15,7 @@ from jaxtyping import UInt8
 from waferlens.errors import InputError, UsageError
 from waferlens.load.package import Picture
 from waferlens.models.anchor_head import ANCHORS_PX
+from waferlens.prepare.beside_reference import UnlikeError, shown_pixels
 from waferlens.prepare.package_geometry import placed
 from waferlens.prepare.package_sides import side_pictures
 from waferlens.prepare.package_truth import boxes_of, outline_points, region_quad
@@ -33,8 +34,10 @@ SHIFT = 4
 """Bits behind the point of the corners of polygons as OpenCV fills them."""
 
 
-def read_sources(recipe: PackageRecipe, data: Path, side: str) -> list[Source]:
-    """The images of one side of the split, in memory, cut to what their regions may show.
+def read_sources(recipe: PackageRecipe, data: Path, side: str) -> tuple[list[Source], list[str]]:
+    """The images of one side of the split, in memory, cut to what their regions may show, and what was left out.
+
+    Left out are images that do not lie on their reference, where the network is shown one.
 
     Raises:
         InputError: no device falls into this side, or an image cannot be read.
@@ -42,7 +45,9 @@ def read_sources(recipe: PackageRecipe, data: Path, side: str) -> list[Source]:
     """
     masks = learns_masks(recipe)
     with ThreadPoolExecutor(min(MOST_READERS, os.cpu_count() or 1)) as readers:  # decoding holds no lock
-        sources = list(readers.map(lambda picture: _source(picture, recipe, masks), side_pictures(recipe, data, side)))
+        read = list(readers.map(lambda picture: _tried(picture, recipe, masks), side_pictures(recipe, data, side)))
+    sources = [one for one in read if isinstance(one, Source)]
+    left_out = [str(one) for one in read if isinstance(one, UnlikeError)]
     if not sources:
         raise InputError(data, f"no image falls into the {side} split; there are too few devices")
     if recipe.input.channels == 3 and any(
@@ -54,7 +59,7 @@ def read_sources(recipe: PackageRecipe, data: Path, side: str) -> list[Source]:
             else replace(source, pixels=np.repeat(source.pixels[..., None], 3, axis=2))
             for source in sources
         ]
-    return sources
+    return sources, left_out
 
 
 def learns_masks(recipe: PackageRecipe) -> bool:
@@ -67,8 +72,15 @@ def learns_masks(recipe: PackageRecipe) -> bool:
     return False
 
 
+def _tried(picture: Picture, recipe: PackageRecipe, masks: bool) -> Source | UnlikeError:
+    try:
+        return _source(picture, recipe, masks)
+    except UnlikeError as wrong:
+        return wrong
+
+
 def _source(picture: Picture, recipe: PackageRecipe, masks: bool) -> Source:
-    pixels, white = picture.pixels()
+    pixels, white = shown_pixels(picture, recipe.input.reference)
     if pixels.dtype != np.uint8:
         pixels = pixels.astype(np.float32) * np.float32(255.0 / white)
     if recipe.input.channels == 1 and pixels.ndim == 3:
