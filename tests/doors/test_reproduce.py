@@ -135,12 +135,14 @@ def test_devices_are_simulated_on_the_spot_and_masks_judged(tmp_path: Path, caps
         (["s2-table-4.5"], "did you mean"),
         (["s2-table-4.6", "--rows", "baseline,3"], "has no row '3'"),
         (["s2-table-4.6", "--input", "640"], "such as 640x640"),
+        (["s2-table-4.6", "--fps-input", "0x640"], "such as 640x640"),
         (["s2-table-4.6", "--test", "somewhere"], "--test goes with --data"),
     ],
 )
 def test_what_is_refused(words: list[str], said: str, tmp_path: Path, capsys: Capture) -> None:
     assert main(["reproduce", *words, "--out", str(tmp_path / "out")]) == 2
     assert said in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_folder_of_something_else_is_left_alone(tmp_path: Path, capsys: Capture) -> None:

@@ -50,23 +50,27 @@ def reproduce(
     """
     if test is not None and data is None:
         raise UsageError("--test goes with --data; simulated devices are judged on others of the next seed")
-    make_folder(out)
-    from waferlens.lab.reproduce import Simulated
+    from waferlens.lab.reproduce import Simulated, asked_rows
     from waferlens.lab.reproduce import reproduce as run
     from waferlens.lab.reproduce_rows import Budget
     from waferlens.lab.reproduce_text import table_json, table_lines
 
+    budget = Budget(cpu_minutes, epochs, _size("--input", size), tuple(overrides or ()))
+    fps_size_px = _size("--fps-input", fps_input)
+    chosen = None if rows is None else [one.strip() for one in rows.split(",")]
+    asked_rows(table, chosen)
+    make_folder(out)  # last: what is refused leaves none behind
     done = run(
         table,
         out,
-        budget=Budget(cpu_minutes, epochs, _size("--input", size), tuple(overrides or ())),
+        budget=budget,
         data=Simulated(devices, test_devices, seed, domain) if data is None else data,
         test=test,
-        rows=None if rows is None else [one.strip() for one in rows.split(",")],
+        rows=chosen,
         seeds=seeds,
         threads=threads,
         workers=workers,
-        fps_size_px=_size("--fps-input", fps_input),
+        fps_size_px=fps_size_px,
         fps_seconds=fps_seconds,
         tell=(lambda text: None) if json else (lambda text: say(f"· {text}")),
     )

@@ -73,6 +73,20 @@ class Reproduced:
         )
 
 
+def asked_rows(name: str, rows: Sequence[str] | None = None) -> tuple[Table, list[Row]]:
+    """The table of a name, and those of its rows that are asked for, in its order; all if None.
+
+    Raises:
+        UsageError: there is no such table or row.
+    """
+    if name not in TABLES:
+        near = difflib.get_close_matches(name, TABLES, n=1, cutoff=0.5)
+        raise UsageError(
+            f"'{name}' is no table; " + (f"did you mean '{near[0]}'?" if near else f"one of {', '.join(TABLES)}")
+        )
+    return TABLES[name], chosen_rows(TABLES[name], rows)
+
+
 def reproduce(
     name: str,
     out: Path,
@@ -108,13 +122,7 @@ def reproduce(
         UsageError: there is no such table or row, or the folder holds another reproduction.
         InputError: the data cannot be used.
     """
-    if name not in TABLES:
-        near = difflib.get_close_matches(name, TABLES, n=1, cutoff=0.5)
-        raise UsageError(
-            f"'{name}' is no table; " + (f"did you mean '{near[0]}'?" if near else f"one of {', '.join(TABLES)}")
-        )
-    table = TABLES[name]
-    chosen = chosen_rows(table, rows)
+    table, chosen = asked_rows(name, rows)
     require("train", "torch")
     started, wall = time.strftime("%Y-%m-%dT%H:%M:%S%z"), time.perf_counter()
     out.mkdir(parents=True, exist_ok=True)
