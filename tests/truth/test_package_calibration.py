@@ -17,7 +17,7 @@ from waferlens.bundle.package_calibration import PackageCalibration, ScoreLimits
 from waferlens.bundle.verdict import NG, OK, REVIEW
 from waferlens.evaluate.detection_probability import fit_sigmoid, on_defects, reliability
 from waferlens.evaluate.detections import ANY, FoundHere, TrueHere
-from waferlens.evaluate.package_calibrate import score_limits, size_lift
+from waferlens.evaluate.package_calibrate import NEAREST, score_limits, size_lift
 from waferlens.evaluate.package_seen import Seen
 from waferlens.ops.die_angle import DieAngle
 from waferlens.prepare.package_part import TURNED, beyond
@@ -180,3 +180,14 @@ def test_what_scores_lose_by_size_is_found(loss: float) -> None:
     seen = Seen(("crack",), found, truth, [str(n) for n in range(200)], [str(n) for n in range(200)])
     assert size_lift(seen, "crack") == pytest.approx(max(0.0, loss), abs=0.06)
     assert size_lift(Seen(("crack",), found[:10], truth[:10]), "crack") == 0.0
+
+
+def test_scores_of_exactly_one_have_a_slope_too() -> None:
+    """Boxes of 16 px with a score of 1, of 64 px with one of 1/2: the log-odds of 1 - NEAREST over two doublings."""
+    found, truth = [], []
+    for n in range(30):
+        side = 16.0 if n < 15 else 64.0
+        box = np.array([[0.0, 0.0, side, side]])
+        found.append(FoundHere(box, np.array([1.0 if n < 15 else 0.5]), np.zeros(1, np.int64)))
+        truth.append(TrueHere(box, np.zeros(1, np.int64)))
+    assert size_lift(Seen(("crack",), found, truth), "crack") == pytest.approx(np.log(1 / NEAREST - 1) / 2)

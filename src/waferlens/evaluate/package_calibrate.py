@@ -49,6 +49,9 @@ REVIEW = 0.02
 """Share of good devices that may be sent to review by their findings."""
 LEAST_FOUND = 30
 """Defects found, of which at least so many tell how scores fall with size; one doubling must lie between them."""
+NEAREST = 1e-6
+"""How near to 0 and 1 a score is taken at the most where its log-odds are fitted: those of exactly 1, which a
+float32 may be, are infinite, and would be the whole fit. Float32 tells scores just below 1 apart by 6e-8."""
 CONFIDENCE = 0.95
 """Of the upper bound on false alarms."""
 
@@ -133,7 +136,7 @@ def size_lift(seen: Seen, kind: str) -> float:
                 size.append(float(doubled))
     if len(scores) < LEAST_FOUND or np.ptp(size) < 1:
         return 0.0
-    odds = logit(np.clip(scores, 1e-6, 1 - 1e-6))
+    odds = logit(np.clip(scores, NEAREST, 1 - NEAREST))
     return max(0.0, -float(np.polyfit(size, odds, 1)[0]))
 
 
