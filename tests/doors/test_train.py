@@ -119,6 +119,24 @@ def test_batches_depend_on_seed_and_epoch_alone() -> None:
     assert all(torch.equal(grey, truth) for grey, truth in first)
 
 
+def test_arithmetic_that_is_not_the_recipes_is_said(data: Path, tmp_path: Path, capsys, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    for where, name in ((torch.cuda, "is_available"), (torch.backends.mps, "is_available")):
+        monkeypatch.setattr(where, name, lambda: False)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    words = ["train", "hole-fast", *tiny_overrides(tiny("hole-fast")), "--data", str(data), "--threads", "1"]
+    said = "train.precision=bf16, but this processor does not compute in bfloat16"
+    assert main([*words, "train.precision=bf16", "--out", str(tmp_path / "a")]) == 0
+    assert f"note: {said}" in capsys.readouterr().err
+    assert said in (tmp_path / "a" / "log.txt").read_text()
+    assert main([*words, "train.precision=bf16", "--out", str(tmp_path / "b"), "--json"]) == 0
+    (note,) = json.loads(capsys.readouterr().out)["notes"]
+    assert note.startswith(said)
+    card = json.loads((tmp_path / "b" / "runcard.json").read_text())
+    assert (card["machine"]["precision"], card["results"]["notes"]) == ("f32", [note])
+    assert main([*words, "train.precision=f32", "--out", str(tmp_path / "c"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["notes"] == []
+
+
 def test_another_recipe_may_not_enter_a_run(data: Path, tmp_path: Path) -> None:
     train(tiny("hole-fast"), data, tmp_path / "run", threads=1)
     with pytest.raises(UsageError, match="finished run"):

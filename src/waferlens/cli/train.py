@@ -75,6 +75,8 @@ def train(
     if json:
         emit_json(result)
     else:
+        for note in result.notes:
+            say(f"note: {note}")
         say(
             f"{out}: {result.epochs} epochs, {result.reached} on validation, "
             f"{result.cpu_seconds / 60:.1f} CPU-min (ended by {result.stopped})"

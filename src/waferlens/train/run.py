@@ -49,6 +49,8 @@ class Trained:
     cpu_seconds: float
     stopped: str
     """Why it ended: `epochs`, `budget` or `patience`."""
+    notes: tuple[str, ...] = ()
+    """What was done otherwise than the recipe says, and why."""
 
     @property
     def reached(self) -> str:
@@ -63,6 +65,7 @@ class Trained:
             self.metric.name: self.validation,
             "cpu_seconds": self.cpu_seconds,
             "stopped": self.stopped,
+            "notes": list(self.notes),
         }
 
 
@@ -136,7 +139,9 @@ def train(
     with warnings.catch_warnings():
         # Lightning advises worker processes and log intervals; the data is in memory and the log is our own.
         warnings.filterwarnings("ignore", module="lightning")
-        precision = _precision(recipe, log)
+        precision, fallback = _precision(recipe)
+        if fallback:
+            log.warning(fallback)
         trainer = _trainer(recipe, out, callbacks, quiet, precision)
         # weights_only: a checkpoint of a run folder may come from anywhere
         trainer.fit(task, made.module, ckpt_path=resume if resume.exists() else None, weights_only=True)
@@ -150,7 +155,13 @@ def train(
         out / WEIGHTS,
     )
     result = Trained(
-        str(out), trainer.current_epoch, metric, float(best.best_model_score), round(task.cpu_seconds, 1), stopped
+        str(out),
+        trainer.current_epoch,
+        metric,
+        float(best.best_model_score),
+        round(task.cpu_seconds, 1),
+        stopped,
+        (fallback,) if fallback else (),
     )
     card = _card(recipe, made.facts, result, started, time.perf_counter() - wall, precision)
     card.results.update(begun)
@@ -179,17 +190,20 @@ def _setup(recipe: Trainable, data: Path, workers: int) -> Setup:
     return hole_setup(recipe, data)
 
 
-def _precision(recipe: Trainable, log: logging.Logger) -> Literal["bf16-mixed", "32-true"]:
-    """The recipe's arithmetic, or float32 where this machine would only imitate bfloat16, many times slower."""
+def _precision(recipe: Trainable) -> tuple[Literal["bf16-mixed", "32-true"], str]:
+    """The recipe's arithmetic, or float32 where this machine would only imitate bfloat16, many times slower.
+
+    Returns:
+        The arithmetic, and why it is not the recipe's; empty where it is.
+    """
     if recipe.train.precision == "f32":
-        return "32-true"
+        return "32-true", ""
     if torch.cuda.is_available() or torch.backends.mps.is_available() or torch.cpu._is_avx512_bf16_supported():
-        return "bf16-mixed"
-    log.warning(
+        return "bf16-mixed", ""
+    return "32-true", (
         "train.precision=bf16, but this processor does not compute in bfloat16 (no AVX512-BF16): trains in float32, "
         "which is faster here"
     )
-    return "32-true"
 
 
 def _trainer(
