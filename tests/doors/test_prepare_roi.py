@@ -156,6 +156,19 @@ def test_lines_are_fitted_to_what_a_network_tells(kind, angle, bundles) -> None:
 
 
 @pytest.mark.parametrize("kind", METHODS)
+def test_the_steepness_of_borders_is_told_to_networks_too(kind, bundles, pictures, tmp_path, capsys) -> None:
+    words = [pictures / "a-bf.png", "--out", tmp_path / "roi", "--bundle", bundles[kind]]
+    told = {}
+    for setting in ([], ["--set", "model.steep_px=6.5"]):
+        status, out, err = call(capsys, *words, *setting, "--json", "--method", METHODS[kind])
+        assert (status, err) == (0, "")
+        told[len(setting)] = json.loads(out)["images"][0]
+    assert told[2]["steep_px"] == 6.5
+    assert told[0]["steep_px"] != 6.5, "fitted to the image"
+    assert np.abs(np.subtract(told[2]["quad"], told[0]["quad"])).max() > 0.01
+
+
+@pytest.mark.parametrize("kind", METHODS)
 @pytest.mark.parametrize("refine", [True, False])
 def test_networks_answer_what_cannot_be_used(kind, refine, bundles) -> None:
     method = finder(bundle=bundles[kind], refine=refine)
@@ -200,6 +213,9 @@ def test_a_network_on_the_command_line(pictures, bundles, tmp_path, capsys) -> N
         (["--method", "edges", "--bundle", "masks"], "--bundle means nothing to roi-edges"),
         (["--method", "opencv", "--no-refine"], "--refine means nothing to roi-opencv"),
         (["--bundle", "masks", "--set", "findings.score=0.1"], "a network runs as its bundle was made"),
+        (["--bundle", "masks", "--set", "model.coarse=4"], "set how lines are fitted to what it tells: model.out_px"),
+        (["--bundle", "masks", "--set", "model.steep_px=-1"], "steep_px"),
+        (["--bundle", "masks", "--set", "model.steep_px=9", "--no-refine"], "and --no-refine fits none"),
         (["--method", "package-fast"], "package-fast finds no packages; methods are opencv, edges"),
         (["--method", "edge"], "did you mean 'roi-edges'?"),
     ],

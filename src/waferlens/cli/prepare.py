@@ -146,7 +146,8 @@ def roi(
         ),
     ] = None,
     setting: Annotated[
-        list[str] | None, typer.Option("--set", metavar="a.b=c", help="Written over the recipe; without a network.")
+        list[str] | None,
+        typer.Option("--set", metavar="a.b=c", help="Written over the recipe; with a network, over roi-edges."),
     ] = None,
     light: Annotated[
         Light | None, typer.Option(help="Light of all images; by default each is sorted by its colours.")

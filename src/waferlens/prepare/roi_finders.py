@@ -31,6 +31,9 @@ METHODS = ("opencv", "edges", "yolov5n", "yolov5n-seg", "yolov5s-seg", "yolov5n-
 """As they are called; the recipe of each is `roi-` and its name."""
 PACKAGE = "package"
 """Class of the detectors' boxes that are packages."""
+LINES = ("out_px", "in_px", "trim_px", "steep_px", "least_used")
+"""What of `roi-edges` can be set where its lines are fitted to what a network tells; the rest says how a body is looked
+for, which the network does."""
 _SECOND = 0.35  # of the best box's area, from which another one beside it is a second chip
 _AROUND = 0.08  # of a box's sides: how much of the board around it is looked at with it
 _THREADS = 2  # of a network; images are looked at one after the other
@@ -91,6 +94,8 @@ class NetworkFinder:
     """By how much the prompt is wider than the box on each side, as a share of it"""
     refine: bool = True
     """Fit straight lines along the borders of what the network tells"""
+    lines: EdgesSettings | None = None
+    """How they are fitted, of which `LINES` can be set; by default if None"""
 
     def find(self, image: np.ndarray, *, light: str | None = None, size_px: tuple[int, int] = CROP_PX) -> Roi:
         wrong = wrong_light(image, light)
@@ -117,7 +122,7 @@ class NetworkFinder:
         mask = self._mask(image, found, best)
         rough = roi_body(image, light=light, mask=mask, size_px=size_px)
         if rough.found and self.refine:
-            rough = refined(image, rough, light=light).roi
+            rough = refined(image, rough, light=light, settings=self.lines).roi
         return replace(rough, **told)
 
     def _boxed(
@@ -131,7 +136,8 @@ class NetworkFinder:
         """The package in a box, by its body; or the box itself."""
         if self.refine:
             around = _AROUND * float(max(box[2] - box[0], box[3] - box[1]))
-            return roi_edges(image, light=light, box=_wider(box, around, around), size_px=size_px)
+            wider = _wider(box, around, around)
+            return roi_edges(image, light=light, box=wider, size_px=size_px, settings=self.lines)
         rough = upright_roi(image, quad, 1.0, size_px)
         cut = cut_sides(quad, image.shape, margin_px=_AT_EDGE_PX)
         return replace(rough, reason=f"the chip is cut by the {' and '.join(cut)} edge of the image" if cut else "")
@@ -168,16 +174,18 @@ def finder(
         method: one of `METHODS`, or the name or file of a recipe; if None the bundle's own, and `edges` without one.
         bundle: of the network; where None, the shipped one of that name.
         refine: fit straight lines to what a network tells, which is done if None.
-        settings: `a.b=c`, written over a recipe that needs no network.
+        settings: `a.b=c`, written over a recipe that needs no network; with one, over `roi-edges`, by which lines are
+            fitted to what the network tells.
 
     Raises:
         UsageError: there is no such method, a network has no bundle, or an option means nothing to it.
         RecipeError: the recipe has faults.
         BundleError: the bundle finds no packages.
     """
-    recipe = None if method is None and bundle is not None else _recipe(method or "edges", settings)
+    recipe = None if method is None and bundle is not None else _recipe(method or "edges")
     if recipe is None or _is_network(recipe):
         return _network(recipe, bundle, refine is not False, settings)
+    recipe = _recipe(method or "edges", settings)
     for option, given in (("--bundle", bundle), ("--refine", refine)):
         if given is not None:
             raise UsageError(f"{option} means nothing to {recipe.name}: there is no network in it")
@@ -192,7 +200,7 @@ def finder(
             raise AssertionError(recipe.model)
 
 
-def _recipe(method: str | Path, settings: Sequence[str]) -> Recipe:
+def _recipe(method: str | Path, settings: Sequence[str] = ()) -> Recipe:
     recipe = load_recipe(f"roi-{method}" if method in METHODS else method, settings)
     if not isinstance(recipe, RoiRecipe) and not (isinstance(recipe, PackageRecipe) and recipe.input.region == "image"):
         raise UsageError(f"{recipe.name} finds no packages; methods are {', '.join(METHODS)}")
@@ -204,8 +212,7 @@ def _is_network(recipe: Recipe) -> bool:
 
 
 def _network(recipe: Recipe | None, bundle: str | Path | None, refine: bool, settings: Sequence[str]) -> NetworkFinder:
-    if settings:
-        raise UsageError(f"{settings[0]}: a network runs as its bundle was made; leave it out")
+    lines = _lines(settings, refine)
     if bundle is None:
         assert recipe is not None
         if recipe.name not in shipped():
@@ -220,7 +227,7 @@ def _network(recipe: Recipe | None, bundle: str | Path | None, refine: bool, set
     is_pair = (told.get("model") or {}).get("kind") == "box-sam"
     boxes = boxes_of(opened) if is_pair else opened
     least = float(boxes.recipe["findings"]["score"])
-    made = NetworkFinder(name, PackageSession(boxes, _THREADS), least, refine=refine)
+    made = NetworkFinder(name, PackageSession(boxes, _THREADS), least, refine=refine, lines=lines)
     if is_pair:
         made = replace(made, sam=sam_of(opened, _THREADS), margin=float(told["model"]["margin"]))
     if made.boxes.region != "image":
@@ -229,6 +236,26 @@ def _network(recipe: Recipe | None, bundle: str | Path | None, refine: bool, set
     if recipe is not None:
         _same(recipe, made, opened)
     return made
+
+
+def _lines(settings: Sequence[str], refine: bool) -> EdgesSettings:
+    """How lines are fitted to what a network tells: as `roi-edges` says, with these settings written over it.
+
+    Raises:
+        UsageError: a setting is of the network, or no lines are fitted.
+        RecipeError: a value cannot be.
+    """
+    known = [f"model.{name}" for name in LINES]
+    for setting in settings:
+        if setting.partition("=")[0].strip() not in known:
+            raise UsageError(
+                f"{setting}: a network runs as its bundle was made; with one, set how lines are fitted to what it "
+                f"tells: {', '.join(known)}"
+            )
+        if not refine:
+            raise UsageError(f"{setting}: says how lines are fitted, and --no-refine fits none; leave one of both out")
+    model = load_recipe("roi-edges", settings).model  # type: ignore[attr-defined]
+    return EdgesSettings(**model.model_dump(exclude={"kind"}))
 
 
 def _same(recipe: Recipe, made: NetworkFinder, bundle: Bundle) -> None:
