@@ -24,7 +24,7 @@ def board(seed: int, side_px: int = SIDE_PX) -> np.ndarray:
 
 
 def pairs(folder: Path, count: int, seed: int = 1) -> Path:
-    """A folder in YOLO's layout: `N_test.png` with its spots labelled, and `N_temp.png`, the good board moved a little."""
+    """A folder in YOLO's layout: `N_test.png` with its spots labelled; `N_temp.png`, the good board moved a little."""
     rng = np.random.default_rng(seed)
     (folder / "images").mkdir(parents=True)
     (folder / "labels").mkdir()

@@ -43,7 +43,8 @@ def test_it_finds_what_boards_have_that_their_good_ones_have_not(
     bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     lot = pairs(tmp_path / "lot", 12, seed=7)
-    assert main(["inspect", str(lot / "images"), "--bundle", str(bundle), "--out", str(tmp_path / "out"), "--json"]) == 0
+    told = ["inspect", str(lot / "images"), "--bundle", str(bundle), "--out", str(tmp_path / "out")]
+    assert main([*told, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["images"] == 12  # the good ones are no images of the lot
     with (tmp_path / "out" / "findings.csv").open(newline="") as file:
         found = list(csv.DictReader(file))
