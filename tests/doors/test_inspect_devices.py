@@ -18,7 +18,7 @@ import pytest
 from make_package_bundle import BOXES, HEIGHT_PX, WIDTH_PX, make_package_bundle
 from waferlens.bundle.package_calibration import PackageCalibration, ScoreLimits
 from waferlens.cli.main import main
-from waferlens.errors import InputError, UsageError
+from waferlens.errors import UsageError
 from waferlens.formats.e142 import read_e142, write_e142
 from waferlens.formats.klarf import read_klarf, write_klarf
 from waferlens.formats.klarf_record import wafer_um
@@ -425,8 +425,8 @@ def test_devices_that_do_not_fit_their_strip() -> None:
 def test_a_lot_without_a_package_is_not_a_lot_without_defects(tmp_path: Path) -> None:
     files = LineFiles("L", ("crack",), tmp_path / "a.klarf")
     devices = devices_of([result("a.png", "bf", "review", inspected=False)], Grouping.of(["bf"], None, None))
-    with pytest.raises(InputError, match="no package of this lot could be looked at"):
-        files.write(devices, 1.0)
+    told = files.write(devices, 1.0)
+    assert told == [{"file": str(tmp_path / "a.klarf"), "reason": "no package of this lot could be looked at"}]
     assert not list(tmp_path.iterdir())
 
 
@@ -438,7 +438,17 @@ def test_a_folder_without_packages_is_told_and_no_klarf_written(
     cv2.imwrite(str(lot / "board.png"), np.full((1295, 785, 3), (60, 110, 50), np.uint8))
     words = ["--pitch-um", "2", "--klarf", str(tmp_path / "a.klarf")]
     assert inspected([lot], bundles / "cracks", tmp_path / "run", *words) == 1
-    assert "a.klarf: is not written: no package of this lot could be looked at" in capsys.readouterr().err
+    said = capsys.readouterr().err.splitlines()
+    why = "no package of this lot could be looked at"
+    assert said[-1] == f"{tmp_path / 'a.klarf'}: is not written: {why}"
+    card = json.loads((tmp_path / "run" / "runcard.json").read_text())
+    assert card["results"]["state"] == "done", "the run is a whole one"
+    assert card["results"]["not_written"] == [{"file": str(tmp_path / "a.klarf"), "reason": why}]
+    assert len(table(tmp_path / "run" / "results.csv")) == 1
+    again = [lot], bundles / "cracks", tmp_path / "run"
+    assert inspected(*again, *words, "--json") == 1, "the same command says the same again"
+    assert json.loads(capsys.readouterr().out)["not_written"] == card["results"]["not_written"]
+    assert inspected(*again, "--pitch-um", "2") == 0, "without it, the lot is one of which all is review"
     (row,) = table(tmp_path / "run" / "devices.csv")
     assert (row["verdict"], "no chip" in row["verdict_reason"]) == ("review", True)
     assert not (tmp_path / "a.klarf").exists()

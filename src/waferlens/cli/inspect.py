@@ -124,7 +124,9 @@ def inspect(
         emit_json(_machine(result))
     else:
         say(_summary(result))
-    if result.quarantined or (fail_on_ng and result.verdicts["NG"]):
+    for one in result.not_written:
+        say(f"{one['file']}: is not written: {one['reason']}")
+    if result.quarantined or result.not_written or (fail_on_ng and result.verdicts["NG"]):
         raise typer.Exit(1)
 
 

@@ -100,8 +100,7 @@ class PackageWork:
         """
         found = devices_of(images, self.grouping)
         write_devices_csv(self.out / DEVICES, found)
-        self.files.write(found, self.pixel_um)
-        return {"devices": machine_rows(found)}
+        return {"devices": machine_rows(found), "not_written": self.files.write(found, self.pixel_um)}
 
     def results(self, chunk: int, first: int, items: Sequence[Item]) -> list[ImageResult]:
         """Inspects the images of one chunk.

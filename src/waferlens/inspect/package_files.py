@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from waferlens.errors import InputError, UsageError
+from waferlens.errors import UsageError
 from waferlens.formats.e142 import write_e142
 from waferlens.formats.e142_record import E142, strip_map
 from waferlens.formats.klarf import write_klarf
@@ -50,19 +50,25 @@ class LineFiles:
         if self.strip is not None:
             cells_of(names, self.strip)
 
-    def write(self, devices: Sequence[Device], pixel_um: float | None) -> None:
+    def write(self, devices: Sequence[Device], pixel_um: float | None) -> list[dict[str, str]]:
         """Writes what is asked for.
 
+        A KLARF of a lot without a package would be one of a lot without a defect, and is not written.
+
+        Returns:
+            `file` and `reason` of each that is not written.
+
         Raises:
-            InputError: a file cannot be written, or no package was found that KLARF could tell of.
+            InputError: a file cannot be written.
             UsageError: the devices do not fit the strip.
         """
         if self.e142 is not None and self.strip is not None:
             write_e142(self.e142, strip_of(devices, self.strip, self.lot))
         if self.klarf is not None:
             if pixel_um is None or not any(one.inspected for device in devices for one in device.images):
-                raise InputError(self.klarf, "is not written: no package of this lot could be looked at")
+                return [{"file": str(self.klarf), "reason": "no package of this lot could be looked at"}]
             write_klarf(self.klarf, klarf_of(devices, self.kinds, self.lot, self.strip, datetime.now(UTC)))
+        return []
 
 
 def line_files(

@@ -73,6 +73,8 @@ class InspectResult:
     """Of the package station: what the images of each device tell together, `MOST_FOUND` at most."""
     device_verdicts: dict[str, int] = field(default_factory=dict)
     """Of the package station: how many devices are `OK`, `review` and `NG`."""
+    not_written: tuple[dict[str, str], ...] = ()
+    """`file` and `reason` of what was asked for and could not be made of this lot."""
 
 
 def inspect_paths(
@@ -220,6 +222,9 @@ def inspect_paths(
             write_results_csv(database, run, out / RESULTS, work.columns)
         told_last = work.finish(plan, database.images(run))
         devices = told_last.get("devices", [])
+        not_written = told_last.get("not_written", [])
+        for one in not_written:
+            log(f"not written: {one['file']}: {one['reason']}")
         counted = database.counts(run)
         verdicts, quarantined = Counter({"OK": 0, "review": 0, "NG": 0}), 0
         for (status, verdict), count in counted.items():
@@ -248,10 +253,13 @@ def inspect_paths(
             tuple(told_last.get("swaths", [])[:MOST_FOUND]),
             tuple(devices[:MOST_FOUND]),
             {verdict: sum(one["verdict"] == verdict for one in devices) for verdict in VERDICTS.values() if devices},
+            tuple(not_written),
         )
         log(f"done: {worked} images in {seconds:.1f} s, {rate:.0f}/s; {quarantined} quarantined; {dict(verdicts)}")
     if missing or card.results.get("state") != "done":
         card.results = {"state": "done", "quarantined": quarantined, "verdicts": dict(verdicts)}
+        if not_written:
+            card.results["not_written"] = not_written
         card.seconds = round(seconds, 3)
         write_card(out, card)
     return result

@@ -70,7 +70,8 @@ class Work(Protocol):
             images: all that is stored, in the order of the lot; read only if it is asked for.
 
         Returns:
-            What is said at the end of each `swaths` or `devices`.
+            What is said at the end of each of the `swaths` or `devices`; `not_written`: `file` and `reason` of what was
+            asked for and could not be made.
         """
 
 
