@@ -386,9 +386,33 @@ def test_the_weights_do_not_depend_on_who_makes_the_batches(packages: Path, tmp_
         train(recipe, packages, tmp_path / str(workers), threads=1, workers=workers)
     first, second = (load_file(tmp_path / str(workers) / "weights.safetensors") for workers in (0, 2))
     assert all(torch.equal(first[name], second[name]) for name in first)
-    judged = [row["map50_error"] for row in curves(tmp_path / "0")]
-    assert judged[0] == "nan"
-    assert "nan" not in judged[1:]  # the epochs between keep the last that was judged
+    judged = [row["map50_error"] != "nan" for row in curves(tmp_path / "0")]
+    assert judged == [False, True, False, True]
+
+
+@pytest.mark.parametrize("broken", [1, 2, 3])
+def test_a_run_goes_on_between_epochs_that_are_judged(
+    broken: int, packages: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = tiny_package("package-fast", "train.epochs=4", "train.validate_every=2")
+    train(recipe, packages, tmp_path / "whole", threads=1)
+    made = DetectionBatches.batch_of
+
+    def interrupted(self: DetectionBatches, step: int) -> dict[str, torch.Tensor]:
+        if self.epoch == broken and step == 1:
+            raise OSError("the power fails")
+        return made(self, step)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(DetectionBatches, "batch_of", interrupted)
+        with pytest.raises(OSError, match="the power fails"):
+            train(recipe, packages, tmp_path / "broken", threads=1)
+    train(recipe, packages, tmp_path / "broken", threads=1)
+    assert curves(tmp_path / "broken") == curves(tmp_path / "whole")
+    told = json.loads((tmp_path / "broken" / "runcard.json").read_text())["results"]["devices"]
+    assert [one["from_epoch"] for one in told] == [0, broken]
+    first, second = (load_file(tmp_path / name / "weights.safetensors") for name in ("whole", "broken"))
+    assert all(torch.equal(first[name], second[name]) for name in first)
 
 
 def test_a_budget_ends_a_run_where_its_weights_are_judged(packages: Path, tmp_path: Path) -> None:

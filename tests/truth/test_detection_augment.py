@@ -57,6 +57,7 @@ def painted(colours: int = 3) -> Source:
 GEOMETRIES = [
     PackageAugment(flip=True),
     PackageAugment(flip=False, rotate_deg=40.0),
+    PackageAugment(flip=False, quarter_turns=True),
     PackageAugment(flip=False, scale=0.4, shift=0.2),
     PackageAugment(flip=False, warp_px=8.0),
     PackageAugment(flip=True, rotate_deg=180.0, scale=0.3, shift=0.1, warp_px=6.0),

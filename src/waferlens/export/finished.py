@@ -46,7 +46,7 @@ def load_run(run: Path, data: Path | None) -> tuple[Trainable, Path, dict[str, A
 
 
 def begun_lines(results: dict[str, Any]) -> list[str]:
-    """What a run began with, as lines of a bundle's card; none where weights were fresh.
+    """What a run began with and its accelerators, as lines of a bundle's card; none for fresh weights on a CPU.
 
     Args:
         results: Of the run card.
@@ -60,6 +60,10 @@ def begun_lines(results: dict[str, Any]) -> list[str]:
             f"- begun with: weights of others, {weights['file']} (sha256 {weights['sha256'][:12]}…), of which "
             f"{weights['taken']} arrays were taken and {len(weights['left_out'])} left out"
         )
+    devices = results.get("devices", [])
+    if any(one["device"] != "cpu" for one in devices):
+        told = ", ".join(f"{one['device']} from epoch {one['from_epoch'] + 1} on" for one in devices)
+        lines.append(f"- its CPU-minutes are beside those of: {told}")
     return lines
 
 

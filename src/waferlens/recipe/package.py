@@ -85,6 +85,8 @@ class PackageAugment(Augment):
     """Greatest displacement along x and y of each corner of the package, as a method that finds it may err [px]"""
     rotate_deg: Annotated[float, Field(ge=0.0, le=180.0)] = 0.0
     """Greatest rotation; 0 where the angle is what is looked for [deg]"""
+    quarter_turns: bool = False
+    """Turn by a multiple of 90 deg besides, for what may lie either way."""
     scale: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
     """Greatest relative change of size."""
     shift: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ class Curves(Callback):
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, task: Task) -> None:
         values = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        if (trainer.current_epoch + 1) % (trainer.check_val_every_n_epoch or 1):  # they are an earlier epoch's
+            values |= dict.fromkeys((self.metric.name, *self.metric.beside), float("nan"))
         row = {
             "epoch": trainer.current_epoch,
             self.metric.name: values.pop(self.metric.name, float("nan")),
@@ -54,7 +57,9 @@ class Curves(Callback):
         epochs = [int(row["epoch"]) + 1 for row in rows]
         figure, left = pyplot.subplots(figsize=(6, 3.5), layout="constrained")
         right = left.twinx()
-        left.plot(epochs, [float(row[self.metric.name]) for row in rows], "o-", color="#1f5fa8", ms=3)
+        judged = {epoch: float(row[self.metric.name]) for epoch, row in zip(epochs, rows, strict=True)}
+        judged = {epoch: value for epoch, value in judged.items() if math.isfinite(value)}
+        left.plot(list(judged), list(judged.values()), "o-", color="#1f5fa8", ms=3)
         right.plot(epochs, [float(row["loss"]) for row in rows], color="#b0b0b0")
         left.set(xlabel="epoch", ylabel=f"validation {self.metric.label} [{self.metric.unit}]", yscale="log")
         right.set(ylabel="training loss", yscale="symlog")

@@ -135,6 +135,8 @@ def motion(spec: PackageAugment, placement: Placement, rng: np.random.Generator)
     x0, y0, x1, y1 = placement.inner_box
     mirror = np.where(rng.random(2) < 0.5, -1.0, 1.0) if spec.flip else np.ones(2)
     turn = np.radians(spec.rotate_deg * rng.uniform(-1, 1))
+    if spec.quarter_turns:
+        turn += 0.5 * np.pi * rng.integers(4)
     scale = 1 + spec.scale * rng.uniform(-1, 1)
     shift = spec.shift * rng.uniform(-1, 1, 2) * (x1 - x0, y1 - y0)
     cosine, sine = scale * np.cos(turn), scale * np.sin(turn)

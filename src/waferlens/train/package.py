@@ -32,7 +32,7 @@ from waferlens.train.setup import Metric, Setup
 SIDES: tuple[Literal["train"], Literal["validation"]] = ("train", "validation")
 MASK_STRIDE_PX = 4
 """Side of a pixel of the masks [px]"""
-ERROR = Metric("map50_error", "1 - mAP50", "of 1")
+ERROR = Metric("map50_error", "1 - mAP50", "of 1", ("map50_95",))
 
 
 def package_setup(recipe: PackageRecipe, data: Path, workers: int = 0) -> Setup:

@@ -34,6 +34,8 @@ CURVES = "metrics.csv"
 DATA = "data.json"
 """Where the data lies on this machine; stays in the run, never enters a bundle."""
 BEGUN = ("started_from", "weights")
+DEVICES = "devices"
+"""What it was trained on, in `DATA` and in the run card: a run may go on elsewhere."""
 """What a run began with, in `DATA` while it runs, in the run card when it has ended."""
 
 
@@ -121,17 +123,19 @@ def train(
     task = made.task()
     resume = out / LAST
     if resume.exists():  # its weights come from the checkpoint, whatever `start` and `weights` say now
-        begun = {key: value for key, value in json.loads((out / DATA).read_text()).items() if key in BEGUN}
+        known = json.loads((out / DATA).read_text())
+        begun, devices = {key: value for key, value in known.items() if key in BEGUN}, known.get(DEVICES, [])
     else:
-        begun = {}
+        begun, devices = {}, []
         if start is not None:
             begun["started_from"] = begin_with(task, recipe, metric, start)
         if weights is not None:
             begun["weights"] = fill_with(task, weights, log)
-    (out / DATA).write_text(json.dumps({"folder": str(data.resolve()), **begun}) + "\n")
-    best = ModelCheckpoint(out, filename="best", monitor=metric.name, enable_version_counter=False)
-    last = ModelCheckpoint(out, filename="last", enable_version_counter=False)
     curves = Curves(out / CURVES, metric)
+    devices = [*devices, {"device": _device(), "from_epoch": len(curves.read()) if devices else 0}]
+    (out / DATA).write_text(json.dumps({"folder": str(data.resolve()), **begun, DEVICES: devices}) + "\n")
+    best = ModelCheckpoint(out, filename="best", monitor=metric.name, enable_version_counter=False)
+    last = ModelCheckpoint(out, filename="last", enable_version_counter=False, save_on_train_epoch_end=True)
     budget = CpuBudget(recipe.train.budget_cpu_minutes)
     callbacks: list[Callback] = [curves, best, last, budget, LossIsNumber()]
     if recipe.train.early_stop_patience is not None:
@@ -164,7 +168,7 @@ def train(
         (fallback,) if fallback else (),
     )
     card = _card(recipe, made.facts, result, started, time.perf_counter() - wall, precision)
-    card.results.update(begun)
+    card.results.update({**begun, DEVICES: devices})
     (out / "runcard.json").write_text(json.dumps(asdict(card), indent=2) + "\n")
     curves.draw(out / "curves.png")
     log.info("ended (%s) after %d epochs: %s on validation", stopped, result.epochs, result.reached)
@@ -290,12 +294,16 @@ def _card(
             "cpu_threads": torch.get_num_threads(),
             "cores": os.cpu_count(),
             "machine": platform.machine(),
-            "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
             "precision": "f32" if precision == "32-true" else "bf16",
         },
         started=started,
         seconds=round(seconds, 1),
     )
+
+
+def _device() -> str:
+    """What networks are trained on here, as lightning chooses."""
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
 
 
 def _log(out: Path) -> logging.Logger:

@@ -22,6 +22,8 @@ class Metric(NamedTuple):
     """As it is logged and written."""
     label: str
     unit: str
+    beside: tuple[str, ...] = ()
+    """Names of what is logged with it, when the validation images are looked at."""
 
 
 class Task(Protocol):
