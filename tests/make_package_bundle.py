@@ -56,6 +56,7 @@ def make_package_bundle(
     *,
     calibration: PackageCalibration | None = None,
     device: str | None = None,
+    limit_deg: float = 0.5,
 ) -> Bundle:
     """Writes the bundle.
 
@@ -66,6 +67,7 @@ def make_package_bundle(
         angle: Whether the die's angle is measured.
         calibration: Of its scores.
         device: How the path of an image tells its device.
+        limit_deg: Greatest angle of a good die [deg]
     """
     recipe = {
         "name": "by-hand",
@@ -75,7 +77,7 @@ def make_package_bundle(
         "target": {"classes": ["crack"] if turned is None else ["crack", "rotate"]},
         "train": {"device": device},
         "findings": {"score": 0.25, "nms_iou": 0.5, "most": 100},
-        "angle": {"datum": "package", "limit_deg": 0.5} if angle else None,
+        "angle": {"datum": "package", "limit_deg": limit_deg} if angle else None,
     }  # fmt: skip
     files: dict[str, Any] = {
         "model.onnx": network([[crack], [0.0]] if turned is None else [[crack, 0.0], [0.0, turned]]),

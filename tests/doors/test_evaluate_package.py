@@ -6,6 +6,7 @@ import csv
 import json
 import shutil
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,16 @@ from make_package_bundle import BOXES, HEIGHT_PX, WIDTH_PX, make_package_bundle
 from waferlens.bundle.files import open_bundle
 from waferlens.bundle.package import PackageSession
 from waferlens.bundle.package_calibration import PackageCalibration, ScoreLimits, Sigmoid
+from waferlens.bundle.verdict import NG, REVIEW
 from waferlens.cli.main import main
 from waferlens.errors import BundleError
+from waferlens.evaluate.package import angles_told
 from waferlens.evaluate.package_calibrate import fit_package_calibration
+from waferlens.evaluate.package_seen import look_at
 from waferlens.evaluate.package_truth import read_judged
 from waferlens.formats.package_set import Device, devices, read_device, read_manifest
-from waferlens.prepare.package_part import asked_angle, examined, told_classes
+from waferlens.prepare import package_part
+from waferlens.prepare.package_part import TURNED, asked_angle, examined, told_classes
 from waferlens.recipe.package_world import PackageWorld
 from waferlens.simulate.package.dataset import package_world, write_devices
 
@@ -98,6 +103,67 @@ def test_verdicts_are_those_of_inspection(
             ours.update(row)
         assert +ours == said
         assert told["false_alarms"]["alarmed"] == told["verdicts"]["good"]["NG"]
+
+
+def test_devices_are_judged_as_inspection_judges_them(
+    packages: Path, known: list[Device], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In three lights of which the bundle knows one; limits in the midst of the angles, so that some are in doubt."""
+    angles = sorted(abs(device.theta_die_deg) for device in known if device.theta_die_deg is not None)
+    for number, limit_deg in enumerate((0.5, angles[1] + 0.02, angles[-2] - 0.02)):
+        make_package_bundle(tmp_path / f"bundle{number}", crack=0.1, turned=None, limit_deg=limit_deg)
+        told = evaluated(tmp_path / f"bundle{number}", packages, capsys)
+        words = ["--bundle", str(tmp_path / f"bundle{number}"), "--out", str(tmp_path / f"run{number}")]
+        assert main(["inspect", str(packages / "images"), *words]) == 0
+        with (tmp_path / f"run{number}" / "devices.csv").open(encoding="utf-8") as file:
+            rows = {int(row["device"]): row for row in csv.DictReader(file)}
+        kinds = {device.number: "good" if device.verdict == "good" else "defective" for device in known}
+        for kind in ("good", "defective"):
+            said = Counter(row["verdict"] for number, row in rows.items() if kinds[number] == kind)
+            assert +Counter(told["verdicts"][kind]) == said, (limit_deg, kind)
+        error = [
+            float(rows[device.number]["die_angle_deg"]) - device.theta_die_deg
+            for device in known
+            if device.theta_die_deg is not None
+        ]
+        assert told["angle"]["rms_deg"] == pytest.approx(np.sqrt(np.mean(np.square(error))), abs=1e-6)
+        assert (told["angle"]["dies"], told["angle"]["contradicting"]) == (len(error), 0)
+        assert {light: one["dies"] for light, one in told["angle"]["lights"].items()} == dict.fromkeys(
+            ("bf", "dfw", "dfb"), len(error)
+        )
+        capsys.readouterr()
+
+
+def test_a_turned_die_has_the_score_of_its_device(
+    packages: Path, known: list[Device], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where another light contradicts the image, no score says that the die is turned for certain."""
+    bundle = make_package_bundle(tmp_path / "bundle", crack=0.1, turned=None)
+    session = PackageSession(bundle)
+    (turned,) = [device for device in known if abs(device.theta_die_deg or 0.0) > 1.0][:1]
+    judged = read_judged(
+        packages, session, bundle, lambda group: group == f"device-{turned.number:06d}", every_light=True
+    )
+    images = list(judged.images())
+    assert [one.picture.light for one in images] == ["bf", "dfw", "dfb"]
+    number = told_classes(session, asked_angle(bundle)).index("rotate")
+    seen = look_at(session, bundle, images)
+    (found,) = seen.found
+    assert len(seen.truth) == 1, "in the light that the network knows"
+    assert found.scores[found.kinds == number] > TURNED
+    assert list(seen.verdicts.values()) == [NG]
+    true_angle = package_part.die_angle
+
+    def another(*args: Any, light: str, **options: Any) -> Any:
+        told = true_angle(*args, light=light, **options)
+        return told if light == "bf" else replace(told, angle_deg=3.0, low=2.9, high=3.1)
+
+    monkeypatch.setattr(package_part, "die_angle", another)
+    seen = look_at(session, bundle, images)
+    (found,) = seen.found
+    assert found.scores[found.kinds == number] <= TURNED
+    assert list(seen.verdicts.values()) == [REVIEW]
+    assert angles_told(seen)["contradicting"] == 1
 
 
 def test_sessions_lift_scores_of_large_boxes(tmp_path: Path) -> None:

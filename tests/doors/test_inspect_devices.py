@@ -217,19 +217,76 @@ def test_lights_that_are_asked_for_have_to_be_there_once() -> None:
     assert (broken.verdict, broken.reason) == ("review", "a-dfb.png: cannot be read: is truncated")
 
 
-def test_the_narrowest_interval_tells_the_angle() -> None:
+def test_the_picture_of_a_device_is_that_of_the_narrowest_interval() -> None:
     bf, dfw, dfb = (
         result(f"a-{light}.png", light, angle=(value, half))
         for light, value, half in (("bf", 0.10, 0.05), ("dfw", 0.20, 0.03), ("dfb", 0.30, 0.01))
     )
     best = one_device(bf, dfw, dfb, known=("bf", "dfw")).best
     assert best is not None
-    assert (best.light, best.angle) == ("dfw", pytest.approx((0.2, 0.17, 0.23)))
+    assert (best.light, best.angle) == ("dfb", pytest.approx((0.3, 0.29, 0.31))), "the angle needs no network"
     again = one_device(result("a-dfw.png", "dfw", angle=(0.2, 0.125)), result("a-bf.png", "bf", angle=(0.1, 0.125)),
                        known=("bf", "dfw")).best  # fmt: skip
     assert again is not None
     assert again.light == "bf", "of two alike, brightfield"
     assert one_device(result("a-bf.png", "bf")).best is None
+
+
+def test_the_angle_of_a_device_is_that_of_all_its_images() -> None:
+    def device(*told: tuple[str, float, float, str], known: Sequence[str] = ("dfw",), **more: Any) -> Device:
+        """Images by light, angle, half of its interval, verdict; at a limit of 0.5 deg."""
+        images = []
+        for light, angle, half, verdict in told:
+            found = [turned] if verdict == "NG" else []
+            images.append(
+                result(f"a-{light}.png", light, verdict, angle=(angle, half), inspected=light in known, found=found)
+            )
+        (made,) = devices_of([*images, *more.get("others", ())], Grouping.of(known, None, None, 0.5))
+        return made
+
+    turned = finding(Place(100, 200, 20, 40, "um"), "rotate", 1.0)
+    # weights 1 / 0.05^2 and 1 / 0.1^2: 4 to 1; the interval is the mean of theirs, 0.06
+    one = device(("dfw", 0.44, 0.05, "OK"), ("bf", 0.34, 0.1, "review"))
+    assert one.angle == pytest.approx((0.42, 0.36, 0.48))
+    assert (one.verdict, one.reason, one.angle_lights, one.findings) == ("OK", "", "bf+dfw", ())
+    # what a single light leaves in doubt, two may tell, and what none of them doubts is not doubted
+    assert device(("dfw", 0.45, 0.06, "review")).reason == "die angle 0.45 deg (0.39 to 0.51) in dfw, limit 0.5"
+    assert device(("dfw", 0.45, 0.06, "review"), ("bf", 0.41, 0.06, "review")).verdict == "OK"
+    # a turned die in a light that the network does not know is NG, and found once
+    bad = device(("dfw", 0.56, 0.07, "review"), ("bf", 0.62, 0.05, "NG"))
+    assert bad.verdict == "NG"
+    assert bad.reason.startswith("die angle 0.60 deg (0.54 to 0.66) in bf+dfw")
+    assert [(seen.light, found) for seen, found in bad.findings] == [("bf", turned)]
+    both = device(("dfw", 0.60, 0.05, "NG"), ("dfb", 0.61, 0.04, "NG"), known=("dfw", "dfb"))
+    assert [seen.light for seen, _ in both.findings] == ["dfb"], "the surest"
+    # an image of its own beyond the limit, and its device not: no finding
+    apart = device(("dfw", 0.56, 0.05, "NG"), ("dfb", 0.49, 0.03, "review"), known=("dfw", "dfb"))
+    assert (apart.verdict, apart.findings) == ("review", ())
+    # intervals that lie apart even at 99 %: 1.566 times as wide
+    assert device(("dfw", 0.1, 0.05, "OK"), ("bf", 0.25, 0.05, "review")).verdict == "OK", "0.150 of 0.157"
+    against = device(("dfw", 0.1, 0.05, "OK"), ("bf", 0.26, 0.05, "review"))
+    assert (against.verdict, against.reason) == (
+        "review",
+        "die angles contradict each other: 0.10 deg (0.05 to 0.15) in dfw, 0.26 deg (0.21 to 0.31) in bf",
+    )
+
+
+def test_an_angle_that_one_light_does_not_tell() -> None:
+    def unmeasured(light: str) -> ImageResult:
+        one = result(f"a-{light}.png", light, "review", reason="die angle not measured: no clear die")
+        one.measurements.append(("die_angle", None, "deg", None, None))
+        return one
+
+    grouping = Grouping.of(("dfw", "dfb"), None, None, 0.5)
+    (device,) = devices_of([unmeasured("dfw"), result("a-dfb.png", "dfb", angle=(0.1, 0.05))], grouping)
+    assert (device.verdict, device.reason, device.angle_lights) == ("OK", "", "dfb"), "another tells it"
+    (device,) = devices_of([unmeasured("dfw"), unmeasured("dfb")], grouping)
+    assert (device.verdict, device.angle) == ("review", None)
+    assert device.reason == "dfw: die angle not measured: no clear die; dfb: die angle not measured: no clear die"
+    cracked = unmeasured("dfb")
+    cracked.findings.append(finding(Place(1, 2, 3, 4, "um")))
+    (device,) = devices_of([result("a-dfw.png", "dfw", angle=(0.1, 0.05)), cracked], grouping)
+    assert (device.verdict, device.reason) == ("NG", "dfb: crack 0.90 at (0, 0) px")
 
 
 def test_a_crack_seen_in_two_lights_is_one() -> None:
@@ -300,10 +357,25 @@ def test_a_lot_with_every_kind_of_trouble(
     results = {row["path"]: row for row in table(tmp_path / "run" / "results.csv")}
     seen = results[rows["000000"]["bf"]]
     assert (seen["light"], seen["upright"]) == ("bf", "opening")
-    for name in ("die_angle_deg", "die_angle_deg_low", "die_angle_deg_high"):
-        assert rows["000000"][name] == seen[name]
-        assert first[name] == pytest.approx(float(seen[name]), rel=1e-6)
-    assert (rows["000000"]["angle_light"], first["angle_light"]) == ("bf", "bf")
+    # the die's angle is measured in lights that the bundle does not know, too
+    names = ("die_angle_deg", "die_angle_deg_low", "die_angle_deg_high")
+    images = [results[rows["000000"][light]] for light in ("bf", "dfw", "dfb")]
+    angles = np.array([[float(image[name]) for name in names] for image in images])
+    weights = 1 / (angles[:, 2] - angles[:, 1]) ** 2
+    assert [float(rows["000000"][name]) for name in names] == pytest.approx(weights @ angles / weights.sum(), rel=1e-5)
+    assert [first[name] for name in names] == pytest.approx([float(rows["000000"][name]) for name in names], rel=1e-5)
+    assert (rows["000000"]["angle_light"], first["angle_light"]) == ("bf+dfw+dfb", "bf+dfw+dfb")
+    assert {image["verdict"] for image in images} == {"NG"}, "a turned die is NG in whatever light"
+    assert images[1]["verdict_reason"].startswith(
+        "not inspected: taken in light dfw; the bundle knows bf; die angle 1.3"
+    )
+    other = results[rows["good"]["dfw"]]
+    assert (other["verdict"], other["verdict_reason"]) == (
+        "review", "not inspected: taken in light dfw; the bundle knows bf"
+    )  # fmt: skip
+    assert abs(float(other["die_angle_deg"])) < 0.3
+    drawn = {path.name.partition("_")[2] for path in (tmp_path / "run" / "overlays").iterdir()}
+    assert {"good-bf.png", "good-dfw.png", "good-dfb.png"} <= drawn
 
 
 def test_an_interrupted_run_ends_as_one_that_was_not(packages: Path, bundles: Path, tmp_path: Path) -> None:
@@ -325,7 +397,10 @@ def test_an_interrupted_run_ends_as_one_that_was_not(packages: Path, bundles: Pa
     again = inspect_paths([packages / "images"], bundles / "cracks", tmp_path / "cut", pitch_um=PITCH_UM, chunk=2,
                           klarf=tmp_path / "later.klarf")  # fmt: skip
     assert again.resumed_at == again.images == 3 * DEVICES
-    assert len(read_klarf(tmp_path / "later.klarf").wafers[0].defects.rows) == again.findings
+    told = [int(row["findings"]) for row in table(tmp_path / "cut" / "devices.csv")]
+    assert len(read_klarf(tmp_path / "later.klarf").wafers[0].defects.rows) == sum(told) > 0
+    # the one turned die is seen in three lights, and counts once
+    assert again.findings == sum(told) + 2
 
 
 # files of the line
@@ -337,7 +412,17 @@ def test_klarf_holds_what_was_found_where_it_was_found(cracked: Path, tmp_path: 
     assert (tmp_path / "again.klarf").read_bytes() == (cracked / "lot.klarf").read_bytes()
     (wafer,) = klarf.wafers
     assert (klarf.lot_id, wafer.wafer_id, klarf.classes) == ("lot-7", "lot-7", {1: "crack", 2: "rotate"})
-    rows = table(cracked / "findings.csv")
+    results = {row["path"]: row for row in table(cracked / "results.csv")}
+
+    def half_deg(row: dict[str, str]) -> float:
+        image = results[row["path"]]
+        return float(image["die_angle_deg_high"]) - float(image["die_angle_deg_low"])
+
+    every = table(cracked / "findings.csv")
+    turned = [row for row in every if row["kind"] == "rotate"]
+    assert len(turned) == len({row["path"] for row in turned}) == 3, "one die, in three lights"
+    # of which the one with the narrowest interval tells it
+    rows = [row for row in every if row["kind"] == "crack"] + [min(turned, key=half_deg)]
     # four devices by name, row by row from the upper left; y is up
     index = {"000000": (0, 1), "000001": (1, 1), "000002": (0, 0), "000003": (1, 0)}
     told = sorted(zip(*(wafer.defects.column(name) for name in

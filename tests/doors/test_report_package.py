@@ -8,6 +8,7 @@ import shutil
 from collections import Counter
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -157,7 +158,8 @@ def test_what_is_ng_or_review_is_shown(run: Path, html: str, page: Page, cracked
     shown = [value for tag, name, value in Page(section(html, "looked")).attributes if tag == "img" and name == "src"]
     assert len(shown) == len(doubtful)
     assert all(picture(one).shape[0] > 300 for one in shown)
-    assert "the run drew nothing on it" in page.text, "a device without its own light is shown as it was taken"
+    assert "the run drew nothing on it" not in page.text, "a device without its own light has its angle drawn"
+    assert "not judged but for the angle" in page.text
     told = looked_at(write_report([cracked], tmp_path / "r.html"))
     found = table(cracked / "findings.csv")
     pictures = [value for tag, name, value in told.attributes if tag == "img" and name == "src"]
@@ -205,8 +207,14 @@ def test_an_unfinished_run_and_a_dark_lot(lot: Path, tmp_path: Path) -> None:
     dark = sorted(lot.glob("00000[01]-dfw.png"))
     inspect_paths(dark, bundle, tmp_path / "dark")
     text = looked_at(write_report([tmp_path / "dark"], tmp_path / "b.html")).text
-    assert "No package was found on any image." in text
     assert "brightfield 0 judged" in text
+    assert "not judged but for the angle" in text
+    assert "No angle was measured" not in text, "it needs no network"
+    board = np.full((1295, 785, 3), (60, 110, 50), np.uint8)
+    cv2.imwrite(str(tmp_path / "board.png"), board)
+    inspect_paths([tmp_path / "board.png"], bundle, tmp_path / "none")
+    text = looked_at(write_report([tmp_path / "none"], tmp_path / "c.html")).text
+    assert "No package was found on any image." in text
     assert "No angle was measured" in text
 
 

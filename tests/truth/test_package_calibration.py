@@ -127,7 +127,17 @@ def test_verdicts_by_hand(
     told = verdict_of(part(kinds, scores, angle), session, None if angle is None else SPEC)  # type: ignore[arg-type]
     assert (told.verdict, told.findings) == (wanted, each)
     lost = verdict_of(part((), [], None, "no package"), session, SPEC)  # type: ignore[arg-type]
-    assert lost.verdict == REVIEW
+    assert (lost.verdict, lost.defects) == (REVIEW, REVIEW)
+    for one, verdict in ((turned(0.51, 0.7), NG), (turned(-0.1, 0.1), REVIEW), (turned(0.4, 0.6), REVIEW)):
+        other = verdict_of(part((), [], one, "taken in light bf"), session, SPEC)  # type: ignore[arg-type]
+        assert (other.verdict, other.defects) == (verdict, REVIEW), "of defects nothing is known"
+
+
+def test_a_verdict_on_defects_knows_nothing_of_the_angle() -> None:
+    session = SimpleNamespace(classes=("crack",), score_ng=np.array([0.7]), score_review=np.array([0.4]))
+    for scores, defects in (([0.3, 0.9], OK), ([0.5, 0.9], REVIEW), ([0.8, 0.9], NG)):
+        told = verdict_of(part(("crack", "rotate"), scores, turned(0.51, 0.7)), session, SPEC)  # type: ignore[arg-type]
+        assert (told.verdict, told.angle, told.defects) == (NG, NG, defects)
 
 
 @settings(max_examples=200, deadline=None)

@@ -192,7 +192,7 @@ def _package(opened: Bundle, data: Path, split: str, out: Path | None, json: boo
         return split in ("all", side_of(data, group))
 
     session = PackageSession(opened, threads=2)
-    judged = read_judged(data, session, opened, keep)
+    judged = read_judged(data, session, opened, keep, every_light=True)
     with progress(judged.count, "images", quiet=json) as advance:
         told = evaluate_package(session, opened, judged, advance)
     result = {"bundle": opened.name, "data": data.name, "split": split} | told

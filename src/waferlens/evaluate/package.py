@@ -20,6 +20,7 @@ from waferlens.evaluate.detection_probability import reliability
 from waferlens.evaluate.detections import evaluate_detections
 from waferlens.evaluate.package_seen import Seen, look_at
 from waferlens.evaluate.package_truth import Judged
+from waferlens.formats.package_set import LIGHTS
 from waferlens.prepare.package_part import asked_angle
 from waferlens.prepare.package_verdict import alarms_above
 
@@ -45,7 +46,7 @@ def evaluate_package(
         `verdicts`: devices by what they are and by their verdict, `review_rate` with its interval;
         `parts`: how many images were found, and why others were not;
         `probability`: with a calibrated bundle, whether scores are the probabilities they are said to be;
-        `angle`: with the die's angle, its errors where the truth has one.
+        `angle`: with the die's angle, its errors by device where the truth has one, and by light.
 
     Raises:
         InputError: there is no image.
@@ -68,8 +69,8 @@ def evaluate_package(
     told["parts"] = {"found": len(seen.truth) - sum(lost.values()), "not_found": lost}
     if calibration is not None:
         told["probability"] = reliability(seen.found, seen.truth, seen.classes, calibration.probabilities)
-    if seen.turns:
-        told["angle"] = angle_errors(seen.turns)
+    if seen.true_angles:
+        told["angle"] = angles_told(seen)
     return told
 
 
@@ -91,8 +92,26 @@ def verdicts_told(seen: Seen, level: float = 0.95) -> dict[str, Any]:
     return {"verdicts": table, **rates}
 
 
+def angles_told(seen: Seen) -> dict[str, Any]:
+    """Errors of the angles of devices, `contradicting` lights, and by `lights` the errors of single images."""
+    known = {name: true for name, true in seen.true_angles.items() if name in seen.turned}
+    devices = [(true, *seen.turned[name].angle) for name, true in known.items() if seen.turned[name].angle is not None]
+    lights: dict[str, list[tuple[float, float, float, float]]] = {}
+    for name, true in known.items():
+        for one in seen.angles[name]:
+            lights.setdefault(one.light, []).append((true, one.angle_deg, one.low, one.high))
+    return angle_errors(devices) | {
+        "contradicting": sum(bool(one.doubt) for one in seen.turned.values()),
+        "lights": {light: angle_errors(lights[light]) for light in LIGHTS if light in lights},
+    }
+
+
 def angle_errors(turns: Sequence[tuple[float, float, float, float]]) -> dict[str, float | int]:
-    """Errors of measured angles against the truth, and how often their 90 % intervals hold it."""
+    """Errors of measured angles against the truth, and how often their 90 % intervals hold it.
+
+    Args:
+        turns: true angle, measured angle, and both ends of its interval [deg]
+    """
     true, measured, low, high = np.array(turns, np.float64).T
     error = measured - true
     return {
@@ -101,6 +120,7 @@ def angle_errors(turns: Sequence[tuple[float, float, float, float]]) -> dict[str
         "rms_deg": float(np.sqrt(np.mean(error**2))),
         "p95_deg": float(np.quantile(np.abs(error), 0.95)),
         "coverage_90": float(np.mean((low <= true) & (true <= high))),
+        "half_deg": float(np.mean(high - low) / 2),
     }
 
 
@@ -125,4 +145,6 @@ def package_lines(result: Mapping[str, Any]) -> list[str]:
             f"  die angle of {told['dies']}: bias {told['bias_deg']:+.4f} deg, rms {told['rms_deg']:.4f}, 95 % within "
             f"{told['p95_deg']:.4f}; 90 % intervals hold {100 * told['coverage_90']:.1f} %"
         )
+        if told["contradicting"]:
+            lines.append(f"    lights contradict each other on {told['contradicting']} devices: they are for review")
     return lines

@@ -1,7 +1,8 @@
 """What a package bundle says of images, and what is true of them, in the pixels of the network's input.
 
 The way is that of inspection: light, package, die, boxes. A part that is not found has no detections, and all of its
-defects count as missed.
+defects count as missed. The die's angle is that of the device (`prepare.package_device`): a turned die has, on each
+image, the score that all images of its device give it.
 """
 
 from __future__ import annotations
@@ -14,15 +15,26 @@ import numpy as np
 
 from waferlens.bundle.files import Bundle
 from waferlens.bundle.package import PackageSession
-from waferlens.bundle.verdict import OK
+from waferlens.bundle.verdict import OK, REVIEW
 from waferlens.errors import InputError
 from waferlens.evaluate.detections import ANY, FoundHere, TrueHere
 from waferlens.evaluate.package_truth import JudgedImage
 from waferlens.formats.package_set import Device
 from waferlens.load.package import Picture
 from waferlens.prepare.beside_reference import UnlikeError, shown_pixels
+from waferlens.prepare.package_device import DeviceAngle, SeenAngle, device_angle
 from waferlens.prepare.package_geometry import image_quad, placed
-from waferlens.prepare.package_part import PackagePart, asked_angle, examined, told_classes, unseen
+from waferlens.prepare.package_part import (
+    ROTATE,
+    TURNED,
+    PackagePart,
+    asked_angle,
+    examined,
+    measures_angle,
+    told_classes,
+    turned_score,
+    unseen,
+)
 from waferlens.prepare.package_truth import boxes_of, outline_points
 from waferlens.prepare.package_verdict import verdict_of
 from waferlens.recipe.package import DieAngleSpec
@@ -43,15 +55,19 @@ class Seen:
     groups: list[str] = field(default_factory=list)
     """What splits go by: a device and its twin."""
     verdicts: dict[str, int] = field(default_factory=dict)
-    """Worst verdict on the images of each device."""
+    """Verdict on each device: the worst of its images, and of its die's angle."""
     looked_at: set[str] = field(default_factory=set)
     """Devices of which some image could be looked at."""
     missing: set[str] = field(default_factory=set)
     """Devices without a die: neither good nor with a defect of the die."""
     reasons: dict[str, int] = field(default_factory=dict)
     """Why images could not be looked at, and how many."""
-    turns: list[tuple[float, float, float, float]] = field(default_factory=list)
-    """True angle against the datum, measured angle, and its interval [deg]"""
+    angles: dict[str, list[SeenAngle]] = field(default_factory=dict)
+    """Of each device, the angles that its images tell."""
+    true_angles: dict[str, float] = field(default_factory=dict)
+    """Angle of each device's die against the datum, where it is known [deg]"""
+    turned: dict[str, DeviceAngle] = field(default_factory=dict)
+    """Of each device; empty where the angle is not asked for."""
 
     @property
     def defective(self) -> set[str]:
@@ -91,6 +107,10 @@ def look_at(
         picture, device = one.picture, one.device
         pixels, _ = picture.pixels()
         part = _looked_at(session, picture, pixels, angle)
+        advance(1)
+        _angle_told(seen, one.part, part, device)
+        if picture.light is not None and picture.light not in session.lights:
+            continue  # nothing but its angle
         if part.reason:
             seen.reasons[part.reason] = seen.reasons.get(part.reason, 0) + 1
         else:
@@ -100,16 +120,14 @@ def look_at(
         seen.truth.append(true_here(picture, part, session, seen.classes, device, pixels.shape))
         seen.parts.append(one.part)
         seen.groups.append(picture.group)
-        verdict = verdict_of(part, session, angle).verdict
+        verdict = verdict_of(part, session, angle).defects
         seen.verdicts[one.part] = max(verdict, seen.verdicts.get(one.part, OK))
         if device is not None and device.missing_die:
             seen.missing.add(one.part)
-        turn = _turn(part, device)
-        if turn is not None:
-            seen.turns.append(turn)
-        advance(1)
     if not seen.truth:
         raise InputError("the data", "holds no image to judge on")
+    if angle is not None and measures_angle(session, angle):
+        _turn(seen, angle.limit_deg)
     return seen
 
 
@@ -172,12 +190,31 @@ def _defect_of(box: Sequence[float], device: Device | None) -> Any:
     return near[0] if near else None
 
 
-def _turn(part: PackagePart, device: Device | None) -> tuple[float, float, float, float] | None:
-    """True angle, measured angle and its interval; None where one is missing."""
-    if part.angle is None or part.angle.angle_deg is None or device is None or device.theta_die_deg is None:
-        return None
-    low, high = part.angle.low, part.angle.high
-    if low is None or high is None:
-        return None
-    of_datum = {"cavity": device.theta_cavity_deg, "leads": device.theta_leads_deg}.get(part.angle.datum, 0.0)
-    return device.theta_die_deg - of_datum, part.angle.angle_deg, low, high
+def _angle_told(seen: Seen, name: str, part: PackagePart, device: Device | None) -> None:
+    """Notes the angle that an image tells of its device, and the true one."""
+    one = part.angle
+    if one is None or one.angle_deg is None or one.low is None or one.high is None:
+        return
+    seen.angles.setdefault(name, []).append(SeenAngle(one.light, one.angle_deg, one.low, one.high))
+    if device is not None and device.theta_die_deg is not None:
+        of_datum = {"cavity": device.theta_cavity_deg, "leads": device.theta_leads_deg}.get(one.datum, 0.0)
+        seen.true_angles[name] = device.theta_die_deg - of_datum
+
+
+def _turn(seen: Seen, limit_deg: float) -> None:
+    """Judges the angle of each device, and gives what its images tell of a turned die the score of that."""
+    seen.turned = {name: device_angle(seen.angles.get(name, []), limit_deg) for name in seen.verdicts}
+    for name, one in seen.turned.items():
+        seen.verdicts[name] = max(seen.verdicts[name], one.verdict)
+    number = seen.classes.index(ROTATE)
+    for place, name in enumerate(seen.parts):
+        found, turned = seen.found[place], seen.turned[name]
+        mine = found.kinds == number
+        if turned.angle is None or not mine.any():
+            continue
+        scores = np.array(found.scores, np.float64)
+        scores[mine] = turned_score(turned.angle, limit_deg)
+        if turned.verdict == REVIEW:  # of lights that contradict each other, too
+            scores[mine] = np.minimum(scores[mine], TURNED)
+        order = np.argsort(-scores, kind="stable")
+        seen.found[place] = FoundHere(found.boxes[order], scores[order], found.kinds[order])

@@ -14,7 +14,7 @@ from waferlens.evaluate.sites import SEED_VARIABLE
 from waferlens.formats import package_set
 from waferlens.formats.package_set import Device
 from waferlens.load.package import Picture, device_group, is_package_set, mask_labels, read_pictures
-from waferlens.prepare.package_part import asked_angle, told_classes
+from waferlens.prepare.package_part import asked_angle, measures_angle, told_classes
 from waferlens.prepare.package_sides import compared, group_of
 from waferlens.simulate.package.dataset import regenerated
 
@@ -45,7 +45,12 @@ class Judged:
 
 
 def read_judged(
-    data: Path, session: PackageSession, bundle: Bundle, keep: Callable[[str], bool] = lambda group: True
+    data: Path,
+    session: PackageSession,
+    bundle: Bundle,
+    keep: Callable[[str], bool] = lambda group: True,
+    *,
+    every_light: bool = False,
 ) -> Judged:
     """The images of a folder that a bundle is judged on: those in its lights, of groups that are wanted.
 
@@ -54,6 +59,8 @@ def read_judged(
         session: Of the bundle.
         bundle: Its recipe says whether turned dies are told, too, and how the path of an image tells its device.
         keep: Groups that are wanted.
+        every_light: Of a package set, images in lights the network does not know come, too, where the die's angle is
+            measured: inspection measures it in them as well.
 
     Raises:
         InputError: there is none, or the folder tells no truth.
@@ -61,6 +68,7 @@ def read_judged(
         UsageError: its classes are not the bundle's; or truth is hidden, and `WAFERLENS_EVAL_SEED` is not set.
     """
     kinds = told_classes(session, asked_angle(bundle))
+    lights = package_set.LIGHTS if every_light and measures_angle(session, asked_angle(bundle)) else session.lights
     if not is_package_set(data):
         pattern = (bundle.recipe.get("train") or {}).get("device")
         found = read_pictures(data, kinds, session.lights, keep, lambda name: group_of(name, pattern))
@@ -71,12 +79,12 @@ def read_judged(
         # of a set that hides its truth no device has a twin: its number is that of its group
         numbers = {number for number in package_set.devices(data) if keep(f"device-{number:06d}")}
         seed = evaluation_seed(data)
-        images = lambda: _drawn_again(data, seed, kinds, session.lights, numbers)  # noqa: E731
+        images = lambda: _drawn_again(data, seed, kinds, lights, numbers)  # noqa: E731
     else:
         devices = [package_set.read_device(data, number) for number in package_set.devices(data)]
         numbers = {device.number for device in devices if keep(device_group(device))}
-        images = lambda: _as_told(data, kinds, session.lights, devices, keep)  # noqa: E731
-    return _some(data, Judged(len(numbers) * len(session.lights), images, told.get("pixel_um")))
+        images = lambda: _as_told(data, kinds, lights, devices, keep)  # noqa: E731
+    return _some(data, Judged(len(numbers) * len(lights), images, told.get("pixel_um")))
 
 
 def evaluation_seed(data: Path) -> int:

@@ -18,21 +18,38 @@ from jaxtyping import Float, UInt8
 
 from waferlens.bundle.files import Bundle
 from waferlens.bundle.package import PackageSession
-from waferlens.bundle.verdict import NG, OK, REVIEW, VERDICTS
+from waferlens.bundle.verdict import NG, OK, VERDICTS
 from waferlens.errors import FormatError, InputError, UsageError
 from waferlens.formats.klarf_record import rel_um
 from waferlens.inspect.decoded import printable
 from waferlens.inspect.folder import DEVICES, OVERLAYS, overlay_name
 from waferlens.inspect.good_parts import Good, good_parts
 from waferlens.inspect.overlay import CRITICAL, TOLERABLE, write_picture
-from waferlens.inspect.package_devices import UNCLEAR, Grouping, devices_of, machine_rows, write_devices_csv
+from waferlens.inspect.package_devices import (
+    UNCLEAR,
+    Grouping,
+    angle_reason,
+    devices_of,
+    machine_rows,
+    worst_of,
+    write_devices_csv,
+)
 from waferlens.inspect.package_files import LineFiles, line_files
 from waferlens.inspect.plan import Item, Plan
 from waferlens.load.package import read_pixels
+from waferlens.ops.die_angle import DieAngle
 from waferlens.ops.roi_record import Roi
 from waferlens.prepare.beside_reference import UnlikeError
 from waferlens.prepare.package_geometry import box_around
-from waferlens.prepare.package_part import ROTATE, PackagePart, asked_angle, examined, told_classes, unseen
+from waferlens.prepare.package_part import (
+    ROTATE,
+    PackagePart,
+    asked_angle,
+    examined,
+    measures_angle,
+    told_classes,
+    unseen,
+)
 from waferlens.prepare.package_verdict import verdict_of
 from waferlens.recipe.package import DieAngleSpec
 from waferlens.records import Finding, Place
@@ -137,7 +154,7 @@ class PackageWork:
                 least = self.session.score_review.tolist()
                 part = examined(self.session, shown, self.angle, pixel_um=self.pixel_um, least=least)
             _tell(result, part, image, self)
-            if self.overlays and part.placement is not None:
+            if self.overlays and (part.placement is not None or part.angle is not None):
                 picture = drawn(image, part, result.findings)
                 write_picture(self.out / OVERLAYS / overlay_name(result.item, result.path), picture)
         return made
@@ -186,8 +203,10 @@ def package_work(
         raise UsageError(
             f"--klarf {klarf}: {bundle.name} is shown whole images, and finds no package to tell places on"
         )
+    limit_deg = angle.limit_deg if angle is not None and measures_angle(session, angle) else None
+    grouping = Grouping.of(told, device, lights, limit_deg)
     good = good_parts(session, bundle.name, reference, pair_by)
-    return PackageWork(session, angle, out, pitch_um, overlays, Grouping.of(told, device, lights), files, good)
+    return PackageWork(session, angle, out, pitch_um, overlays, grouping, files, good)
 
 
 def _colours(path: str, page: int) -> UInt8[np.ndarray, "h w 3"]:
@@ -224,9 +243,6 @@ def _tell(result: ImageResult, part: PackagePart, image: np.ndarray, work: Packa
             ("corner_sigma", roi.corner_sigma_px, "px", None, None),
         ]
     result.measurements = told
-    if part.reason:
-        result.verdict, result.verdict_reason = VERDICTS[REVIEW], f"not inspected: {part.reason}"
-        return
     grey = image.mean(axis=2, dtype=np.float32)
     judged = verdict_of(part, work.session, work.angle)
     result.findings = [
@@ -236,10 +252,12 @@ def _tell(result: ImageResult, part: PackagePart, image: np.ndarray, work: Packa
         )
         if says != OK and not (kind == ROTATE and part.angle is not None)  # the angle's interval says it, below
     ]
-    told.append(("findings", float(len(result.findings)), "1", None, None))
-    told.append(("score", max((one.score for one in result.findings), default=0.0), "1", None, None))
-    worst = sorted(result.findings, key=lambda one: not one.critical)[:1]
-    reasons = [f"{one.kind} {one.score:.2f} at ({_middle(one)}) px" for one in worst]
+    if part.reason:
+        reasons = [f"not inspected: {part.reason}"]
+    else:
+        told.append(("findings", float(len(result.findings)), "1", None, None))
+        told.append(("score", max((one.score for one in result.findings), default=0.0), "1", None, None))
+        reasons = [worst_of(result.findings)] if result.findings else []
     if part.angle is not None and work.angle is not None:
         turned = part.angle
         told.append(("die_angle", turned.angle_deg, "deg", turned.low, turned.high))
@@ -247,24 +265,17 @@ def _tell(result: ImageResult, part: PackagePart, image: np.ndarray, work: Packa
         if offset is not None:
             told += [("die_offset_x", offset[0], unit, None, None), ("die_offset_y", offset[1], unit, None, None)]
         if judged.angle != OK:
-            reasons.append(_angle_reason(turned.angle_deg, turned.low, turned.high, turned.reason, work.angle))
+            reasons.append(_angle_reason(turned, work.angle))
         if judged.angle == NG and turned.die_quad is not None:
             box, at = box_around(turned.die_quad), _placed(turned.die_quad, roi, work.pixel_um)
             result.findings.append(finding_of(ROTATE, 1.0, box, grey, at, critical=True))
     result.verdict, result.verdict_reason = VERDICTS[judged.verdict], "; ".join(reasons)
 
 
-def _angle_reason(
-    angle_deg: float | None, low: float | None, high: float | None, reason: str, spec: DieAngleSpec
-) -> str:
-    if angle_deg is None or low is None or high is None:
-        return f"die angle not measured: {reason}"
-    return f"die angle {angle_deg:.2f} deg ({low:.2f} to {high:.2f}), limit {spec.limit_deg:g}"
-
-
-def _middle(finding: Finding) -> str:
-    x0, y0, x1, y1 = finding.box
-    return f"{(x0 + x1) / 2:.0f}, {(y0 + y1) / 2:.0f}"
+def _angle_reason(turned: DieAngle, spec: DieAngleSpec) -> str:
+    if turned.angle_deg is None or turned.low is None or turned.high is None:
+        return f"die angle not measured: {turned.reason}"
+    return angle_reason((turned.angle_deg, turned.low, turned.high), spec.limit_deg)
 
 
 def sides_of(quad: Float[np.ndarray, "4 2"]) -> Float[np.ndarray, " 2"]:

@@ -1,12 +1,11 @@
 """What the images of a device tell together: one verdict, one angle of the die, every finding once.
 
-A device is photographed in several lights, and a bundle judges those it was trained on. The device is NG where one of
-these images is; else `review` where one is, where one of the lights that are asked for is missing or comes twice, or
-where an image could not be read or sorted; else OK. An image in another light is sorted, and otherwise left alone: it
-makes no device `review`.
+A device is photographed in several lights, and a bundle looks for defects in those it was trained on. The device is NG
+where one of these images shows one, or where its die is turned; else `review` where either is in doubt, where one of
+the lights that are asked for is missing or comes twice, or where an image could not be read or sorted; else OK. Of an
+image in another light only the die's angle is measured.
 
-The device's angle is that of the image with the narrowest interval. The border that limits an angle is the same in
-every light, so that a mean over lights would be no surer than its best part.
+How the angles of its images become one is told in `prepare.package_device`, where evaluation asks as well.
 """
 
 from __future__ import annotations
@@ -23,6 +22,8 @@ from waferlens.bundle.verdict import NG, OK, REVIEW, VERDICTS
 from waferlens.errors import UsageError
 from waferlens.formats.package_set import LIGHTS
 from waferlens.prepare.label_splits import device_of
+from waferlens.prepare.package_device import SeenAngle, device_angle
+from waferlens.prepare.package_part import ROTATE
 from waferlens.records import Finding, Place
 from waferlens.store.rows import QUARANTINED, ImageResult
 
@@ -47,12 +48,18 @@ class Seen:
     verdict: str
     reason: str
     inspected: bool
-    """Whether its package was found and looked at."""
+    """Whether its package was found and shown to the network."""
+    defects: str
+    """Its verdict but for the angle of the die."""
+    defects_reason: str
     angle: tuple[float, float, float] | None
     """Of the die, and both ends of its interval [deg]"""
     package: tuple[float, float, str] | None
     """Width and height of the package's outline, and their unit."""
     findings: tuple[Finding, ...]
+    """But for the turned die that its own angle tells."""
+    turned: Finding | None
+    """That one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +71,12 @@ class Device:
     """In the order of the lot."""
     verdict: str
     reason: str
+    angle: tuple[float, float, float] | None
+    """Of the die, as all images tell it, and both ends of its interval; None where none does [deg]"""
+    angle_lights: str
+    """In which it was measured, as `bf+dfw`."""
     best: Seen | None
-    """The image that tells the die's angle; None where none does."""
+    """The image that tells the angle with the narrowest interval; None where none does."""
     findings: tuple[tuple[Seen, Finding], ...]
     """Each once, with the image it is surest on, by falling score."""
 
@@ -86,15 +97,20 @@ class Grouping:
     """Regular expression that finds the device in the path of an image; None takes its name without the light."""
     lights: str | None = None
     """As they were asked for."""
+    limit_deg: float | None = None
+    """Greatest angle of a good die; None where it is not judged [deg]"""
 
     @classmethod
-    def of(cls, known: Sequence[str] | None, pattern: str | None, lights: str | None) -> Grouping:
+    def of(
+        cls, known: Sequence[str] | None, pattern: str | None, lights: str | None, limit_deg: float | None = None
+    ) -> Grouping:
         """What is asked for, checked.
 
         Args:
             known: lights the bundle was trained on; None where they do not matter.
             pattern: as the user gave it.
             lights: as the user gave them: `bf,dfw`.
+            limit_deg: greatest angle of a good die; None where it is not judged [deg]
 
         Raises:
             UsageError: the pattern is none, or a light is not one of the bundle's.
@@ -105,14 +121,14 @@ class Grouping:
             except re.error as wrong:
                 raise UsageError(f"--device {pattern!r} is no regular expression: {wrong}") from wrong
         if lights is None:
-            return cls(None if known is None else tuple(known), tuple(known or ()), pattern)
+            return cls(None if known is None else tuple(known), tuple(known or ()), pattern, None, limit_deg)
         if known is None:
             raise UsageError(f"--lights {lights}: this network is shown whole images, in whatever light; leave it out")
         asked = tuple(dict.fromkeys(part.strip() for part in lights.split(",")))
         strange = [one for one in asked if one not in known]
         if strange:
             raise UsageError(f"--lights {lights}: the bundle does not know {strange[0]!r}; it knows {', '.join(known)}")
-        return cls(tuple(known), asked, pattern, lights)
+        return cls(tuple(known), asked, pattern, lights, limit_deg)
 
     def options(self) -> dict[str, Any]:
         """As a run's card has it."""
@@ -138,7 +154,7 @@ class Grouping:
         return sorted(names_of({self.key(path) for path in paths}).values())
 
     def counts(self, seen: Seen) -> bool:
-        """Whether an image has a say in the verdict: one in a light the bundle does not know has none."""
+        """Whether an image has a say about defects: one in a light the bundle does not know has none."""
         return self.known is None or seen.light in (*self.known, UNCLEAR, "")
 
 
@@ -185,24 +201,44 @@ def seen_of(image: ImageResult) -> Seen:
     if width is not None and height is not None and width[0] is not None and height[0] is not None:
         package = width[0], height[0], width[3]
     readable = image.status != QUARANTINED
+    verdict = image.verdict if readable else VERDICTS[REVIEW]
+    reason = image.verdict_reason if readable else f"cannot be read: {image.reason}"
+    inspected = "findings" in numbers
+    defects, turned, own = list(image.findings), None, (verdict, reason)
+    if "die_angle" in numbers:  # measured or not, it has a part in the image's verdict
+        turned = next((one for one in defects if one.kind == ROTATE), None)
+        defects = [one for one in defects if one.kind != ROTATE]
+        worst = NG if any(one.critical for one in defects) else REVIEW if defects else OK
+        own = (VERDICTS[worst], worst_of(defects)) if inspected else own
     return Seen(
         image.item,
         image.path,
         image.facts.get("light", ""),
-        image.verdict if readable else VERDICTS[REVIEW],
-        image.verdict_reason if readable else f"cannot be read: {image.reason}",
-        "findings" in numbers,
+        verdict,
+        reason,
+        inspected,
+        *own,
         angle,
         package,
-        tuple(image.findings),
+        tuple(defects),
+        turned,
     )
 
 
 def _device(name: str, images: Sequence[Seen], grouping: Grouping) -> Device:
     judged = [one for one in images if grouping.counts(one)]
-    verdict = NG if any(one.verdict == VERDICTS[NG] for one in judged) else OK
-    reasons = [f"{_called(one)}: {one.reason}" for one in judged if one.verdict == VERDICTS[NG]]
-    doubts = [f"{_called(one)}: {one.reason}" for one in judged if one.verdict == VERDICTS[REVIEW]]
+    measured = [one for one in images if one.angle is not None]
+    best = min(measured, key=_width, default=None)
+    turned = device_angle([SeenAngle(one.light, *one.angle) for one in measured if one.angle], grouping.limit_deg)
+    # where no image tells the angle, each says why itself
+    said = [(one, one.defects, one.defects_reason) if measured else (one, one.verdict, one.reason) for one in judged]
+    reasons = [f"{_called(one)}: {reason}" for one, verdict, reason in said if verdict == VERDICTS[NG]]
+    doubts = [f"{_called(one)}: {reason}" for one, verdict, reason in said if verdict == VERDICTS[REVIEW]]
+    verdict = NG if reasons else OK
+    if turned.angle is not None and grouping.limit_deg is not None and turned.verdict != OK:
+        verdict = max(verdict, turned.verdict)
+        why = turned.doubt or angle_reason(turned.angle, grouping.limit_deg, turned.lights)
+        (reasons if turned.verdict == NG else doubts).append(why)
     count = Counter(one.light for one in images)
     for light in grouping.asked:
         if count[light] == 0:
@@ -213,15 +249,16 @@ def _device(name: str, images: Sequence[Seen], grouping: Grouping) -> Device:
             files = ", ".join(PurePath(one.path).name for one in images if one.light == light)
             doubts.append(f"{count[light]} images in {light}: {files}")
     verdict = max(verdict, REVIEW if doubts else OK)
-    measured = [one for one in judged if one.angle is not None]
-    best = min(measured, key=_width, default=None)
-    told = tuple(images)
-    return Device(name, told, VERDICTS[verdict], "; ".join([*reasons, *doubts]), best, distinct(judged))
+    pairs = [(one, finding) for one in judged for finding in one.findings]
+    if turned.verdict == NG:  # then at least one image's own interval lies outside the limit, too
+        pairs += [(one, one.turned) for one in sorted(measured, key=_width) if one.turned is not None][:1]
+    why = "; ".join([*reasons, *doubts])
+    return Device(name, tuple(images), VERDICTS[verdict], why, turned.angle, turned.lights, best, distinct(pairs))
 
 
-def distinct(images: Iterable[Seen]) -> tuple[tuple[Seen, Finding], ...]:
+def distinct(found: Iterable[tuple[Seen, Finding]]) -> tuple[tuple[Seen, Finding], ...]:
     """The findings of a device, each once: of two of a kind in two images that cover each other, the surer one."""
-    every = sorted(((one, finding) for one in images for finding in one.findings), key=lambda pair: -pair[1].score)
+    every = sorted(found, key=lambda pair: -pair[1].score)
     kept: list[tuple[Seen, Finding]] = []
     for seen, finding in every:
         again = any(
@@ -251,6 +288,21 @@ def _width(seen: Seen) -> tuple[float, int]:
     return seen.angle[2] - seen.angle[1], _ORDER.index(seen.light)
 
 
+def worst_of(findings: Sequence[Finding]) -> str:
+    """The finding that decides, in words; empty where there is none."""
+    if not findings:
+        return ""
+    one = min(findings, key=lambda finding: not finding.critical)
+    x0, y0, x1, y1 = one.box
+    return f"{one.kind} {one.score:.2f} at ({(x0 + x1) / 2:.0f}, {(y0 + y1) / 2:.0f}) px"
+
+
+def angle_reason(angle: tuple[float, float, float], limit_deg: float, lights: str = "") -> str:
+    """An angle, its interval and its limit in words [deg]"""
+    value, low, high = angle
+    return f"die angle {value:.2f} deg ({low:.2f} to {high:.2f}){lights and f' in {lights}'}, limit {limit_deg:g}"
+
+
 def _called(seen: Seen) -> str:
     return seen.light if seen.light in LIGHTS else PurePath(seen.path).name
 
@@ -272,12 +324,12 @@ def write_devices_csv(path: str | os.PathLike[str], devices: Iterable[Device]) -
     with written(path) as write:
         write(COLUMNS)
         for device in devices:
-            angle = (None, None, None) if device.best is None else device.best.angle or (None, None, None)
+            angle = device.angle or (None, None, None)
             unsorted = [*device.paths(UNCLEAR), *device.paths("")]
             write(
                 [
                     *(device.name, device.verdict, device.reason, *map(digits, angle)),
-                    *("" if device.best is None else device.best.light, len(device.findings)),
+                    *(device.angle_lights, len(device.findings)),
                     *(";".join(paths) for paths in (*map(device.paths, LIGHTS), unsorted)),
                 ]
             )
@@ -287,7 +339,7 @@ def machine_rows(devices: Iterable[Device]) -> list[dict[str, Any]]:
     """The same for `--json`."""
     rows = []
     for device in devices:
-        value, low, high = (None, None, None) if device.best is None else device.best.angle or (None, None, None)
+        value, low, high = device.angle or (None, None, None)
         rows.append(
             {
                 "device": device.name,
@@ -298,7 +350,7 @@ def machine_rows(devices: Iterable[Device]) -> list[dict[str, Any]]:
                 "die_angle_deg": value,
                 "die_angle_deg_low": low,
                 "die_angle_deg_high": high,
-                "angle_light": None if device.best is None else device.best.light,
+                "angle_light": device.angle_lights or None,
                 "findings": len(device.findings),
             }
         )

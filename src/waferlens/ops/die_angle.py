@@ -84,14 +84,10 @@ class DieAngle:
     notes: tuple[str, ...] = field(default_factory=tuple)
 
     def verdict(self, limit_deg: float = LIMIT_DEG) -> Verdict:
-        """OK where the whole interval is within the limit, NG where it is outside of it, else review (ISO 14253-1)."""
+        """OK where the whole interval is within the limit, NG where it is outside of it, else review."""
         if self.angle_deg is None or self.low is None or self.high is None:
             return "review"
-        if max(abs(self.low), abs(self.high)) <= limit_deg:
-            return "OK"
-        if self.low > limit_deg or self.high < -limit_deg:
-            return "NG"
-        return "review"
+        return interval_verdict(self.low, self.high, limit_deg)
 
     def as_json(self) -> dict[str, Any]:
         """The record as a dictionary that JSON can hold."""
@@ -114,6 +110,19 @@ class DieAngle:
             "reason": self.reason,
             "notes": list(self.notes),
         }
+
+
+def interval_verdict(low: float, high: float, limit_deg: float) -> Verdict:
+    """OK where a whole interval is within the limit, NG where it is outside of it, else review (ISO 14253-1).
+
+    Args:
+        low: its lower end [deg]
+        high: its upper end [deg]
+        limit_deg: greatest angle that is good, on either side [deg]
+    """
+    if max(abs(low), abs(high)) <= limit_deg:
+        return "OK"
+    return "NG" if low > limit_deg or high < -limit_deg else "review"
 
 
 def die_angle(

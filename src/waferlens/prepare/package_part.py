@@ -41,7 +41,7 @@ class PackagePart:
     located: Located | None
     """None where the network is shown whole images."""
     angle: DieAngle | None
-    """None where it is not asked for, or there is no package."""
+    """In whatever light; None where it is not asked for, or there is no package."""
     placement: Placement | None
     """Where the image lies in the network's input; None where there is no package."""
     kinds: tuple[str, ...]
@@ -54,7 +54,7 @@ class PackagePart:
     quads: Float64[np.ndarray, "n 4 2"]
     """Corners in the image [px]"""
     reason: str = ""
-    """Why nothing could be looked for; empty where it could."""
+    """Why the network was shown nothing; empty where it was."""
 
 
 def asked_angle(bundle: Bundle) -> DieAngleSpec | None:
@@ -107,14 +107,17 @@ def examined(
     if session.region == "roi" and sorted_light is not None:
         if known is None:
             return _nothing(sorted_light, None, sorted_light.reason)
-        if known not in session.lights:
-            lights = ", ".join(session.lights)
-            return _nothing(sorted_light, None, f"taken in light {known}; the bundle knows {lights}")
+        lights = ", ".join(session.lights)
+        other = "" if known in session.lights else f"taken in light {known}; the bundle knows {lights}"
+        if other and angle is None:
+            return _nothing(sorted_light, None, other)
         located = locate_package(image, light=known, size_px=CROP_PX)
         if not located.roi.found or located.roi.quad is None:
-            return _nothing(sorted_light, located, located.roi.reason)
+            return _nothing(sorted_light, located, other or located.roi.reason)
         if angle is not None:
             turned = die_angle(image, datum=angle.datum, light=known, package=located, pixel_um=pixel_um)
+        if other:  # the angle needs no network
+            return _nothing(sorted_light, located, other, turned)
     quad = None if located is None else located.roi.quad
     shown, placement = prepared(session, image, quad)
     found = session.findings(shown[None], least)[0]
@@ -141,12 +144,23 @@ def with_turned_die(found: Boxes, turned: DieAngle, angle: DieAngleSpec, placeme
     angle_deg, low, high = turned.angle_deg, turned.low, turned.high
     if angle_deg is not None and low is not None and high is not None and turned.die_quad is not None:
         box = box_around(placement.to_input(turned.die_quad))
-        score = beyond(angle_deg, (high - low) / (2 * float(ndtri(TURNED))), angle.limit_deg)
+        score = turned_score((angle_deg, low, high), angle.limit_deg)
         place = int(np.searchsorted(-scores, -score))
         boxes = np.insert(boxes, place, box, axis=0)
         scores = np.insert(scores, place, score)
         kinds = np.insert(kinds, place, number)
     return Boxes(boxes, scores, _numbers(kinds))
+
+
+def turned_score(angle: tuple[float, float, float], limit_deg: float) -> float:
+    """The score of a turned die: the probability that its angle lies beyond the limit.
+
+    Args:
+        angle: it, and both ends of its 90 % interval [deg]
+        limit_deg: greatest angle that is good [deg]
+    """
+    value, low, high = angle
+    return beyond(value, (high - low) / (2 * float(ndtri(TURNED))), limit_deg)
 
 
 def beyond(angle_deg: float, sigma_deg: float, limit_deg: float) -> float:
@@ -169,6 +183,8 @@ def unseen(reason: str) -> PackagePart:
     return _nothing(None, None, reason)
 
 
-def _nothing(light: SortedLight | None, located: Located | None, reason: str) -> PackagePart:
+def _nothing(
+    light: SortedLight | None, located: Located | None, reason: str, angle: DieAngle | None = None
+) -> PackagePart:
     empty = np.zeros((0, 4))
-    return PackagePart(light, located, None, None, (), np.zeros(0), empty, empty, np.zeros((0, 4, 2)), reason)
+    return PackagePart(light, located, angle, None, (), np.zeros(0), empty, empty, np.zeros((0, 4, 2)), reason)

@@ -30,28 +30,31 @@ class PartVerdict:
     """Of each finding of the part, in its order; OK for one that is below every limit."""
     angle: int
     """Of the die's angle; OK where it is not asked for."""
+    defects: int
+    """The worst of the findings but for the turned die; review where nothing could be looked for."""
 
 
 def verdict_of(part: PackagePart, session: PackageSession, angle: DieAngleSpec | None) -> PartVerdict:
-    """The verdict on an image.
+    """The verdict on an image; of its device, all images have a say, and of the angle `package_device`.
 
     Args:
         part: As `examined` tells it, with findings down to the score of review or below.
         session: Of the bundle that found it; its limits count.
         angle: Whether and how the die's angle is measured.
     """
-    if part.reason:
-        return PartVerdict(REVIEW, tuple(REVIEW for _ in part.kinds), OK)
     turned = angle_verdict(part.angle, angle)
+    if part.reason:
+        return PartVerdict(max(REVIEW, turned), tuple(REVIEW for _ in part.kinds), turned, REVIEW)
     ng = dict(zip(session.classes, session.score_ng.tolist(), strict=True))
     review = dict(zip(session.classes, session.score_review.tolist(), strict=True))
-    each = []
+    each, defects = [], OK
     for kind, score in zip(part.kinds, part.scores.tolist(), strict=True):
         if kind == ROTATE and part.angle is not None:
             each.append(turned)  # the interval decides, and says the same of the one die there is
         else:
             each.append(NG if score >= ng[kind] else REVIEW if score >= review[kind] else OK)
-    return PartVerdict(max([turned, *each]), tuple(each), turned)
+            defects = max(defects, each[-1])
+    return PartVerdict(max(turned, defects), tuple(each), turned, defects)
 
 
 def angle_verdict(turned: DieAngle | None, angle: DieAngleSpec | None) -> int:

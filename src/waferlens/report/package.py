@@ -20,6 +20,7 @@ from waferlens.errors import InputError
 from waferlens.formats.package_set import LIGHTS
 from waferlens.inspect.folder import DATABASE, RUNCARD
 from waferlens.inspect.package_devices import UNCLEAR, Device, Grouping, devices_of, named_light
+from waferlens.ops.die_angle import interval_verdict
 from waferlens.ops.illumination import NAMES
 from waferlens.prepare.package_part import ROTATE
 from waferlens.report import charts, package_charts, words
@@ -63,6 +64,8 @@ class LightLine:
     """Whether the bundle judges images in it."""
     renamed: int
     """Images whose file names another light."""
+    angle: bool = False
+    """Whether the die's angle was measured in it."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -126,8 +129,8 @@ def read_package(folder: Path, card: dict[str, Any], store: str | None) -> Packa
     try:
         recipe, options = card["recipe"], card["data"]["options"]
         known = recipe["input"]["lights"] if recipe["input"]["region"] == "roi" else None
-        grouping = Grouping.of(known, options.get("device"), options.get("lights"))
         limit = None if recipe.get("angle") is None else float(recipe["angle"]["limit_deg"])
+        grouping = Grouping.of(known, options.get("device"), options.get("lights"), limit if known else None)
         scores = card["data"].get("score_limits", {})
         least = min([float(recipe["findings"]["score"]), *(float(one["score_review"]) for one in scores.values())])
         settings = _settings(recipe, grouping, options, scores)
@@ -138,7 +141,7 @@ def read_package(folder: Path, card: dict[str, Any], store: str | None) -> Packa
         (run,) = [number for number, one in database.runs().items() if one.name == name]
         devices = devices_of(database.images(run), grouping)
     worst = sorted(devices, key=_worst)
-    angles = [one.best.angle for one in devices if one.best is not None and one.best.angle is not None]
+    angles = [one.angle for one in devices if one.angle is not None]
     states = Counter("" if limit is None else _state(angle, limit) for angle in angles)
     ends = package_charts.reach(angles, limit)
     found = sorted((pair for one in devices for pair in one.findings), key=lambda pair: -pair[1].score)
@@ -188,7 +191,7 @@ def _worst(device: Device) -> tuple[int, float, str]:
 
 
 def _line(device: Device, limit: float | None, ends: tuple[float, float]) -> DeviceLine:
-    angle = (None, None, None) if device.best is None else device.best.angle or (None, None, None)
+    angle = device.angle or (None, None, None)
     glyph = None
     if limit is not None and angle[0] is not None:
         state = _state(angle, limit)
@@ -208,9 +211,7 @@ def _line(device: Device, limit: float | None, ends: tuple[float, float]) -> Dev
 def _state(angle: tuple[float, float, float], limit: float) -> str:
     """The verdict of an angle alone."""
     _, low, high = angle
-    if max(abs(low), abs(high)) <= limit:
-        return "OK"
-    return "NG" if low > limit or high < -limit else "review"
+    return interval_verdict(low, high, limit)
 
 
 def _angles(
@@ -225,13 +226,16 @@ def _angles(
 
 
 def _lights(devices: Sequence[Device], grouping: Grouping) -> list[LightLine]:
-    counts, renamed = Counter[str](), Counter[str]()
+    counts, renamed, measured = Counter[str](), Counter[str](), set[str]()
     for device in devices:
         for one in device.images:
             counts[one.light] += 1
             renamed[one.light] += one.light in LIGHTS and named_light(one.path) not in (None, one.light)
+            if one.angle is not None:
+                measured.add(one.light)
+    judged = LIGHTS if grouping.known is None else grouping.known
     lines = [
-        LightLine(NAMES[light], counts[light], grouping.known is None or light in grouping.known, renamed[light])
+        LightLine(NAMES[light], counts[light], light in judged, renamed[light], light in measured)
         for light in LIGHTS
         if counts[light] or light in grouping.asked
     ]

@@ -1,0 +1,96 @@
+"""The die's angle of a device: by hand, and what holds whatever its images tell."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from waferlens.bundle.verdict import NG, OK, REVIEW
+from waferlens.ops.die_angle import interval_verdict
+from waferlens.prepare.package_device import WIDENED, SeenAngle, device_angle
+
+LIMIT_DEG = 0.5
+Z90 = 1.6448536269514722
+"""Half of a 90 % interval of a normal distribution, in standard deviations."""
+
+
+def seen(*told: tuple[float, float], lights: tuple[str, ...] = ("bf", "dfw", "dfb")) -> list[SeenAngle]:
+    """Angles and halves of their intervals."""
+    return [
+        SeenAngle(light, value, value - half, value + half) for light, (value, half) in zip(lights, told, strict=False)
+    ]
+
+
+def test_one_image_tells_what_it_tells() -> None:
+    for value, half, verdict in ((0.4, 0.05, OK), (0.48, 0.05, REVIEW), (-0.6, 0.05, NG)):
+        told = device_angle(seen((value, half)), LIMIT_DEG)
+        assert told.angle == pytest.approx((value, value - half, value + half))
+        assert (told.verdict, told.lights, told.doubt) == (verdict, "bf", "")
+    nothing = device_angle([], LIMIT_DEG)
+    assert (nothing.verdict, nothing.angle, nothing.lights) == (REVIEW, None, "")
+    assert device_angle([], None).verdict == device_angle(seen((3.0, 0.1)), None).verdict == OK, "not judged"
+
+
+def test_a_mean_by_hand() -> None:
+    # halves of 0.1, 0.05, 0.05: weights 1/9, 4/9, 4/9
+    told = device_angle(seen((0.27, 0.1), (0.18, 0.05), (0.18, 0.05)), LIMIT_DEG)
+    half = 0.5 / 9 + 0.05 * 8 / 9 - 0.5 / 9 + 0.1 / 9
+    assert told.angle == pytest.approx((0.19, 0.19 - half, 0.19 + half))
+    assert told.lights == "bf+dfw+dfb"
+    assert device_angle(seen((0.2, 0.0), (0.3, 0.1)), LIMIT_DEG).angle == pytest.approx((0.2, 0.2, 0.2), abs=1e-6)
+
+
+def test_half_a_turn_is_no_turn() -> None:
+    value, low, high = device_angle(seen((89.9, 0.1), (-89.9, 0.1)), LIMIT_DEG).angle or ()
+    assert (abs(value), high - low) == pytest.approx((90.0, 0.2))
+
+
+def test_contradicting_lights_are_for_review() -> None:
+    """Of a normal distribution 99 % lie within 2.576 standard deviations, 90 % within 1.645."""
+    assert pytest.approx(2.5758293035489004 / Z90) == WIDENED
+    near, far = (device_angle(seen((0.0, 0.05), (gap, 0.04)), LIMIT_DEG) for gap in (0.140, 0.142))
+    assert (near.verdict, near.doubt) == (OK, "")
+    assert far.verdict == REVIEW
+    assert far.doubt == (
+        "die angles contradict each other: 0.00 deg (-0.05 to 0.05) in bf, 0.14 deg (0.10 to 0.18) in dfw"
+    )
+    assert device_angle(seen((2.0, 0.05), (3.0, 0.05)), LIMIT_DEG).verdict == REVIEW, "both turned, but which is it"
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.tuples(st.floats(-2, 2), st.floats(0.01, 0.5)), min_size=1, max_size=3), st.randoms())
+def test_a_device_is_no_surer_than_its_images(told: list[tuple[float, float]], random) -> None:  # type: ignore[no-untyped-def]
+    images = seen(*told)
+    whole = device_angle(images, LIMIT_DEG)
+    assert whole.angle is not None
+    value, low, high = whole.angle
+    halves = [half for _, half in told]
+    assert min(halves) - 1e-9 <= (high - low) / 2 <= max(halves) + 1e-9
+    assert min(one for one, _ in told) - 1e-9 <= value <= max(one for one, _ in told) + 1e-9
+    own = [interval_verdict(one.low, one.high, LIMIT_DEG) for one in images]
+    if whole.verdict == NG:
+        assert "NG" in own, "so that a turned die has an image it is found on"
+    if len(set(own)) == 1 and not whole.doubt:
+        assert interval_verdict(low, high, LIMIT_DEG) == own[0]
+    random.shuffle(images)
+    assert device_angle(images, LIMIT_DEG).angle == pytest.approx(whole.angle)
+
+
+@pytest.mark.parametrize("alike", [0.0, 0.4, 1.0], ids=["independent", "in part alike", "alike"])
+def test_the_interval_holds_however_alike_the_errors_are(alike: float) -> None:
+    """Three lights of different precision whose errors share a part: 90 % of intervals hold the truth, or more."""
+    rng, runs = np.random.default_rng(1), 4000
+    sigma = np.array([0.06, 0.04, 0.03])
+    shared, own = rng.standard_normal((runs, 1)), rng.standard_normal((runs, 3))
+    errors = sigma * (np.sqrt(alike) * shared + np.sqrt(1 - alike) * own)
+    held = 0
+    for row in errors:
+        _, low, high = (
+            device_angle(seen(*zip(row.tolist(), (Z90 * sigma).tolist(), strict=True)), LIMIT_DEG).angle or ()
+        )
+        held += low <= 0 <= high
+    assert held / runs >= 0.9 - 3 * np.sqrt(0.09 / runs)
+    if alike == 1.0:
+        assert held / runs == pytest.approx(0.9, abs=3 * np.sqrt(0.09 / runs)), "and no more than it says"
