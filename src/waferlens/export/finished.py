@@ -63,7 +63,7 @@ def begun_lines(results: dict[str, Any]) -> list[str]:
     devices = results.get("devices", [])
     if any(one["device"] != "cpu" for one in devices):
         told = ", ".join(f"{one['device']} from epoch {one['from_epoch'] + 1} on" for one in devices)
-        lines.append(f"- its CPU-minutes are beside those of: {told}")
+        lines.append(f"- computed on: {told}")
     return lines
 
 
