@@ -56,7 +56,7 @@ def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def learned(packages: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[PackageRecipe, Path, Path]:
     """A recipe, its run, long enough to find turned dies, and its bundle."""
     home = tmp_path_factory.mktemp("learned")
-    settings = ["train.epochs=36", "train.optimizer=adamw", "train.lr=8e-3", "train.ema=0.9", "loss.box=ciou"]
+    settings = ["train.epochs=60", "train.optimizer=adamw", "train.lr=8e-3", "train.ema=0.9", "loss.box=ciou"]
     settings += ["loss.class_kind=quality-focal", "train.augment.flip=false", "train.augment.paste_in=0"]
     recipe = tiny_package("package-fast", *settings)
     train(recipe, packages, home / "run", threads=1)
