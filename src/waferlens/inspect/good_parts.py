@@ -11,9 +11,8 @@ import numpy as np
 from jaxtyping import UInt8
 
 from waferlens.bundle.package import PackageSession
-from waferlens.errors import FormatError, InputError, UsageError
-from waferlens.load.package import read_pixels
-from waferlens.prepare.beside_reference import beside
+from waferlens.errors import InputError, UsageError
+from waferlens.prepare.beside_reference import beside, read_8_bits
 from waferlens.recipe.pairing import forms_of, is_compared, reference_path
 
 
@@ -49,10 +48,7 @@ class Good:
         """
         where = self.reference if self.pair_by is None else reference_path(path, self.pair_by, self.reference)
         assert where is not None  # one of the two is told
-        good, _ = read_pixels(where)
-        if good.dtype != np.uint8:
-            raise FormatError(where, f"has values of {good.dtype}; images are compared with a reference in 8 bits")
-        return beside(image, good, Path(path))
+        return beside(image, read_8_bits(where), Path(path))
 
 
 def good_parts(session: PackageSession, name: str, reference: str | Path | None, pair_by: str | None) -> Good | None:

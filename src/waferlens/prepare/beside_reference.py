@@ -55,13 +55,20 @@ def with_reference(path: Path, reference: Path) -> UInt8[np.ndarray, "h w 3"]:
         FormatError: one has more than 8 bits.
         UnlikeError: they do not lie on each other.
     """
-    made = []
-    for one in (path, reference):
-        pixels, _ = read_pixels(one)
-        if pixels.dtype != np.uint8:
-            raise FormatError(one, f"has values of {pixels.dtype}; images are compared with a reference in 8 bits")
-        made.append(pixels)
-    return beside(made[0], made[1], path)
+    return beside(read_8_bits(path), read_8_bits(reference), path)
+
+
+def read_8_bits(path: Path) -> UInt8[np.ndarray, "..."]:
+    """An image `h w` or `h w 3` [grey]
+
+    Raises:
+        InputError: it cannot be read.
+        FormatError: it has more than 8 bits.
+    """
+    pixels, _ = read_pixels(path)
+    if pixels.dtype != np.uint8:
+        raise FormatError(path, f"has values of {pixels.dtype}; images are compared with a reference in 8 bits")
+    return pixels
 
 
 def beside(
