@@ -47,6 +47,16 @@ def test_half_a_turn_is_no_turn() -> None:
     assert (abs(value), high - low) == pytest.approx((90.0, 0.2))
 
 
+def test_doubts_on_opposite_sides_can_settle_it() -> None:
+    """One image may be turned too far one way, the other the other way: together they say that it is neither."""
+    told = device_angle(seen((0.25, 0.375), (-0.5, 0.5)), LIMIT_DEG)
+    assert [interval_verdict(-0.125, 0.625, LIMIT_DEG), interval_verdict(-1.0, 0.0, LIMIT_DEG)] == ["review", "review"]
+    # weights 16/25 and 9/25
+    half = 0.375 * 0.64 + 0.5 * 0.36
+    assert told.angle == pytest.approx((-0.02, -0.02 - half, -0.02 + half))
+    assert (told.verdict, told.doubt) == (OK, "")
+
+
 def test_contradicting_lights_are_for_review() -> None:
     """Of a normal distribution 99 % lie within 2.576 standard deviations, 90 % within 1.645."""
     assert pytest.approx(2.5758293035489004 / Z90) == WIDENED
@@ -72,8 +82,13 @@ def test_a_device_is_no_surer_than_its_images(told: list[tuple[float, float]], r
     own = [interval_verdict(one.low, one.high, LIMIT_DEG) for one in images]
     if whole.verdict == NG:
         assert "NG" in own, "so that a turned die has an image it is found on"
-    if len(set(own)) == 1 and not whole.doubt:
-        assert interval_verdict(low, high, LIMIT_DEG) == own[0]
+    # a mean of intervals holds no angle that is beyond all of them, and every angle that all of them hold
+    if all(max(-one.low, one.high) < LIMIT_DEG - 1e-9 for one in images):
+        assert whole.doubt or whole.verdict == OK
+    if set(own) == {"NG"}:
+        assert whole.doubt or whole.verdict == NG
+    if any(all(one.low + 1e-9 < limit < one.high - 1e-9 for one in images) for limit in (-LIMIT_DEG, LIMIT_DEG)):
+        assert whole.verdict == REVIEW, "no image tells on which side of the limit the die lies, so neither do all"
     random.shuffle(images)
     assert device_angle(images, LIMIT_DEG).angle == pytest.approx(whole.angle)
 
