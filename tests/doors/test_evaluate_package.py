@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shutil
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,9 +22,10 @@ from waferlens.bundle.package_calibration import PackageCalibration, ScoreLimits
 from waferlens.bundle.verdict import NG, REVIEW
 from waferlens.cli.main import main
 from waferlens.errors import BundleError
+from waferlens.evaluate.detections import FoundHere, hits_of
 from waferlens.evaluate.package import angles_told
 from waferlens.evaluate.package_calibrate import fit_package_calibration
-from waferlens.evaluate.package_seen import look_at
+from waferlens.evaluate.package_seen import Seen, look_at
 from waferlens.evaluate.package_truth import read_judged
 from waferlens.formats.package_set import Device, devices, read_device, read_manifest
 from waferlens.prepare import package_part
@@ -103,6 +106,56 @@ def test_verdicts_are_those_of_inspection(
             ours.update(row)
         assert +ours == said
         assert told["false_alarms"]["alarmed"] == told["verdicts"]["good"]["NG"]
+
+
+def test_capture_is_told_of_both_verdicts_beyond_what_was_stated(
+    packages: Path,
+    known: list[Device],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A network that finds every crack with one score: between the limits all are for review, above them NG."""
+
+    def seen_with(score: float) -> Callable[..., Seen]:
+        def look(*asked: Any) -> Seen:
+            seen = look_at(*asked)
+            seen.found = [
+                FoundHere(true.boxes[true.kinds == 0], np.full(int((true.kinds == 0).sum()), score),
+                          np.zeros(int((true.kinds == 0).sum()), np.int64))
+                for true in seen.truth
+            ]  # fmt: skip
+            return seen
+
+        return look
+
+    limits = PackageCalibration({"crack": ScoreLimits(0.5, 0.2)})
+    bundle = make_package_bundle(tmp_path / "calibrated", crack=0.1, turned=None, calibration=limits)
+    session = PackageSession(bundle)
+    seen = look_at(session, bundle, read_judged(packages, session, bundle, every_light=True).images())
+    strongest = hits_of(seen.found, seen.truth, seen.parts, [0.0, 0.0]).size_px
+    least = float(np.median(strongest))
+    beyond = int((strongest >= least).sum())
+    assert 0 < beyond < len(strongest)
+    for score, ng, either in ((0.1, 0, 0), (0.3, 0, beyond), (0.6, beyond, beyond)):
+        monkeypatch.setattr("waferlens.evaluate.package.look_at", seen_with(score))
+        told = evaluated(tmp_path / "calibrated", packages, capsys, "--beyond", f"{least - 1e-6},0")
+        for key, count in (("capture", ng), ("capture_or_review", either)):
+            assert (told[key]["captured"], told[key]["devices"]) == (count, beyond)
+            assert told[key]["below"]["devices"] == len(strongest) - beyond
+            assert told[key]["chosen_by"]["by"] == "statement"
+    words = ["evaluate", str(tmp_path / "calibrated"), "--data", str(packages)]
+    assert main([*words, "--beyond", f"{least - 1e-6},0"]) == 0
+    said = capsys.readouterr().out
+    assert re.search(rf"  captured beyond {least:.3g} px .*and 0 grey: {beyond} of {beyond}: 100 %", said)
+    assert re.search(rf"  NG or review beyond {least:.3g} px .*and 0 grey: {beyond} of {beyond}: 100 %", said)
+    assert main(words) == 0
+    assert "no size and contrast from which 99 % are NG or review is borne by these devices" in capsys.readouterr().out
+    for wrong, why in (("8", "such as 8,20"), ("a,b", "such as 8,20"), ("8,-1", "below 0"), ("nan,3", "below 0")):
+        assert main([*words, "--beyond", wrong]) == 2
+        assert why in capsys.readouterr().err
+    assert main(["evaluate", "hole-fast", "--data", str(packages), "--beyond", "8,20"]) == 2
+    assert "--beyond means nothing to hole-fast" in capsys.readouterr().err
 
 
 def test_devices_are_judged_as_inspection_judges_them(

@@ -157,9 +157,13 @@ def test_a_calibration_reads_back() -> None:
         {"crack": Sigmoid(1.0, -0.5, 10, 5)},
         {"crack": {"good": 3}},
         {"size_px": 30.0, "contrast_grey": 10.0, "by": "count", "devices": 5, "captured": 5, "of": 6},
+        {"size_px": 8.0, "contrast_grey": 5.0, "by": "model", "devices": 25, "captured": 25, "of": 26},
         {"folder": "good"},
     )
     assert PackageCalibration.from_json(json.loads(json.dumps(one.to_json()))) == one
+    older = one.to_json()
+    del older["capture_or_review"]
+    assert PackageCalibration.from_json(older).capture_or_review is None
     with pytest.raises(ValueError, match="kind wafer; expected 2, package"):
         PackageCalibration.from_json({"version": 2, "kind": "wafer"})
     with pytest.raises(ValueError, match="in this order"):

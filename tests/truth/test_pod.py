@@ -80,7 +80,7 @@ def test_shares_beyond_a_size_and_contrast_by_hand():
     low, high = clopper_pearson(3, 4)
     assert (beyond["share"], beyond["low"], beyond["high"]) == (0.75, float(low), float(high))
     assert (beyond["captured"], beyond["devices"], beyond["below"]["devices"]) == (3, 4, 1)
-    assert (beyond["chosen_on"], beyond["below"]["share"]) == ("other devices", 0.0)
+    assert (beyond["chosen_on"], beyond["below"]["share"]) == ("no devices", 0.0)
     assert capture_told(told, "abcde", Beyond(20, 60, "statement"))["share"] is None
     assert capture_told(told, "abcde") is None, "five devices bear no bound of 99 %"
     full = pod_told(told)

@@ -99,7 +99,9 @@ class PackageCalibration:
     promises: Mapping[str, Any] = field(default_factory=dict)
     """What good devices were alarmed or sent to review, and how often others will be."""
     capture: Mapping[str, Any] | None = None
-    """From which size and contrast defects are captured, as these devices tell; None where they tell it of none."""
+    """From which size and contrast defects are NG, as these devices tell; None where they tell it of none."""
+    capture_or_review: Mapping[str, Any] | None = None
+    """The same of defects that are NG or review."""
     data: Mapping[str, Any] = field(default_factory=dict)
     """Where it came from: folder, world, devices, split."""
 
@@ -112,6 +114,7 @@ class PackageCalibration:
             "probabilities": {name: asdict(one) for name, one in self.probabilities.items()},
             "promises": dict(self.promises),
             "capture": None if self.capture is None else dict(self.capture),
+            "capture_or_review": None if self.capture_or_review is None else dict(self.capture_or_review),
             "data": dict(self.data),
         }
 
@@ -129,5 +132,6 @@ class PackageCalibration:
             {name: Sigmoid(**one) for name, one in told["probabilities"].items()},
             told["promises"],
             told["capture"],
+            told.get("capture_or_review"),  # older calibrations do not tell it
             told["data"],
         )

@@ -35,6 +35,10 @@ def evaluate(
         str | None,
         typer.Option(metavar="image,product,track", help="What a wafer bundle is told; all it knows if not set."),
     ] = None,
+    beyond: Annotated[
+        str | None,
+        typer.Option(metavar="PX,GREY", help="Tell capture of package defects of this length and contrast or more."),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print a machine-readable result.")] = False,
 ) -> None:
     """Compare a bundle with what is known to be true: depth maps, heights, defects, angles.
@@ -46,6 +50,9 @@ def evaluate(
     if split not in SPLITS:
         raise UsageError(f"--split {split}: one of {', '.join(SPLITS)}")
     opened = open_bundle(bundle)
+    if beyond is not None and opened.recipe.get("station") != "package":
+        raise UsageError(f"--beyond means nothing to {opened.name}, a bundle of station {opened.recipe['station']}")
+    least = None if beyond is None else _pair("--beyond", beyond)
     if out is not None:
         make_folder(out)
     if opened.recipe.get("station") == "golden":
@@ -66,7 +73,7 @@ def evaluate(
     if inputs is not None:
         raise UsageError(f"--inputs means nothing to {opened.name}, a bundle of station {opened.recipe['station']}")
     if opened.recipe.get("station") == "package":
-        _package(opened, data, split, out, json)
+        _package(opened, data, split, least, out, json)
         return
     from waferlens.bundle.session import Session
     from waferlens.evaluate.hole import evaluate_pairs
@@ -181,8 +188,24 @@ def _views(opened: Bundle, data: Path, split: str, out: Path | None, json: bool)
     _told(result, view_lines(result), out, json)
 
 
-def _package(opened: Bundle, data: Path, split: str, out: Path | None, json: bool) -> None:
+def _pair(option: str, text: str) -> tuple[float, float]:
+    """A length [px] and a contrast [grey] as they were typed."""
+    from math import isfinite
+
+    try:
+        length, contrast = map(float, text.split(","))
+    except ValueError:
+        raise UsageError(f"{option} {text}: a length in px and a contrast in grey, such as 8,20") from None
+    if not (isfinite(length) and isfinite(contrast) and length >= 0 and contrast >= 0):
+        raise UsageError(f"{option} {text}: neither may be below 0 or infinite")
+    return length, contrast
+
+
+def _package(
+    opened: Bundle, data: Path, split: str, beyond: tuple[float, float] | None, out: Path | None, json: bool
+) -> None:
     from waferlens.bundle.package import PackageSession
+    from waferlens.evaluate.detection_capture import Beyond
     from waferlens.evaluate.detections_text import detection_lines, write_detections
     from waferlens.evaluate.package import evaluate_package, package_lines
     from waferlens.evaluate.package_truth import read_judged
@@ -194,7 +217,8 @@ def _package(opened: Bundle, data: Path, split: str, out: Path | None, json: boo
     session = PackageSession(opened, threads=2)
     judged = read_judged(data, session, opened, keep, every_light=True)
     with progress(judged.count, "images", quiet=json) as advance:
-        told = evaluate_package(session, opened, judged, advance)
+        stated = None if beyond is None else Beyond(*beyond, "statement")
+        told = evaluate_package(session, opened, judged, advance, stated)
     result = {"bundle": opened.name, "data": data.name, "split": split} | told
     if out is not None:
         write_detections(out, result)

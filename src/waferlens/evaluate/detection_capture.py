@@ -117,6 +117,8 @@ def capture_told(
         None where no size and contrast bear the goal.
     """
     chosen_on, told_of = "other devices", hits
+    if stated is not None and stated.by == "statement":
+        chosen_on = "no devices"
     if stated is None:
         first = np.array([position(str(names[number]), HALF) < 0.5 for number in hits.device], bool)
         stated, chosen_on, told_of = chosen_beyond(hits.of(first)), "one half of the devices", hits.of(~first)

@@ -53,7 +53,9 @@ def detection_lines(result: Mapping[str, Any]) -> list[str]:
             interval = _share(seen["share"], [seen["low"], seen["high"]])
             label = f"  captured, {_label(part, name).strip()}"
             lines.append(f"  {label:<26} {seen['captured']} of {seen['devices']}: {interval}")
-    lines += _beyond_lines(result["capture"], result["detection"]["devices"])
+    lines += _beyond_lines(result["capture"], result["detection"]["devices"], "captured")
+    if "capture_or_review" in result:
+        lines += _beyond_lines(result["capture_or_review"], result["detection"]["devices"], "NG or review")
     lines += _pod_lines(result["detection"])
     lines.append(f"  {'errors at overlap 0.5':<26} {'number':>8}  AP50 to be gained")
     for name, told in result["errors"].items():
@@ -117,16 +119,16 @@ def _pod_lines(told: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def _beyond_lines(told: Mapping[str, Any] | None, devices: int) -> list[str]:
-    """What is captured beyond a size and contrast, and below."""
+def _beyond_lines(told: Mapping[str, Any] | None, devices: int, verdict: str) -> list[str]:
+    """What is captured, by whichever verdict, beyond a size and contrast, and below."""
     if told is None:
-        return ["  no size and contrast from which 99 % are captured is borne by these devices"] if devices else []
+        return [f"  no size and contrast from which 99 % are {verdict} is borne by these devices"] if devices else []
     size = f"{told['size_px']:.3g} px" + (f" ({told['length_um']:.3g} um)" if "length_um" in told else "")
     lines = []
     for label, seen in ((f"beyond {size} and {told['contrast_grey']:.3g} grey", told), ("below", told["below"])):
         if seen["devices"]:
             share = _share(seen["share"], [seen["low"], seen["high"]])
-            lines.append(f"  captured {label}: {seen['captured']} of {seen['devices']}: {share}")
+            lines.append(f"  {verdict} {label}: {seen['captured']} of {seen['devices']}: {share}")
     return [*lines, f"    chosen on {told['chosen_on']} by {told['chosen_by']['by']}"] if lines else lines
 
 

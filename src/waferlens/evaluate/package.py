@@ -15,14 +15,14 @@ from waferlens.bundle.files import Bundle
 from waferlens.bundle.package import PackageSession
 from waferlens.bundle.verdict import OK, REVIEW, VERDICTS
 from waferlens.evaluate.curves import clopper_pearson
-from waferlens.evaluate.detection_capture import Beyond
+from waferlens.evaluate.detection_capture import Beyond, capture_told
 from waferlens.evaluate.detection_probability import reliability
-from waferlens.evaluate.detections import evaluate_detections
+from waferlens.evaluate.detections import evaluate_detections, hits_of
 from waferlens.evaluate.package_seen import Seen, look_at
 from waferlens.evaluate.package_truth import Judged
 from waferlens.formats.package_set import LIGHTS
 from waferlens.prepare.package_part import asked_angle
-from waferlens.prepare.package_verdict import alarms_above
+from waferlens.prepare.package_verdict import alarms_above, reviews_above
 
 
 def evaluate_package(
@@ -30,6 +30,7 @@ def evaluate_package(
     bundle: Bundle,
     judged: Judged,
     advance: Callable[[int], None] = lambda steps: None,
+    beyond: Beyond | None = None,
     **options: Any,
 ) -> dict[str, Any]:
     """Judges a bundle on images whose truth is known.
@@ -39,11 +40,13 @@ def evaluate_package(
         bundle: Its recipe says whether the die's angle is measured.
         judged: Images with labels of the classes the bundle tells, and of what is to be ignored.
         advance: Told of each finished image.
+        beyond: Size and contrast of which capture is told; None takes those of the calibration.
         options: Of `evaluate.detections.evaluate_detections`.
 
     Returns:
         What `evaluate_detections` tells, and
         `verdicts`: devices by what they are and by their verdict, `review_rate` with its interval;
+        `capture_or_review`: as `capture`, of devices whose defect is NG or review;
         `parts`: how many images were found, and why others were not;
         `probability`: with a calibrated bundle, whether scores are the probabilities they are said to be;
         `angle`: with the die's angle, its errors by device where the truth has one, and by light.
@@ -52,18 +55,20 @@ def evaluate_package(
         InputError: there is no image.
     """
     seen = look_at(session, bundle, judged.images(), advance)
-    calibration = session.calibration
-    stated = None
-    if calibration is not None and calibration.capture is not None:
-        stated = Beyond(**calibration.capture)
-    above = alarms_above(session, asked_angle(bundle))
+    calibration, angle = session.calibration, asked_angle(bundle)
+    told_by = (None, None) if calibration is None else (calibration.capture, calibration.capture_or_review)
+    stated = [beyond or (None if one is None else Beyond(**one)) for one in told_by]
+    above = alarms_above(session, angle)
     told = evaluate_detections(
         seen.found, seen.truth, seen.parts, classes=seen.classes, threshold=above.tolist(), clusters=seen.groups,
-        set_aside=seen.missing, **{"stated": stated, **options},
+        set_aside=seen.missing, stated=stated[0], **options,
     )  # fmt: skip
     told["threshold"] = dict(zip(seen.classes, [float(f"{value:.9g}") for value in above], strict=True))
-    if told["capture"] is not None and judged.pixel_um is not None:
-        told["capture"]["length_um"] = told["capture"]["size_px"] * judged.pixel_um
+    hits = hits_of(seen.found, seen.truth, seen.parts, reviews_above(session, angle).tolist())
+    told["capture_or_review"] = capture_told(hits, list(dict.fromkeys(seen.parts)), stated[1])
+    for one in (told["capture"], told["capture_or_review"]):
+        if one is not None and judged.pixel_um is not None:
+            one["length_um"] = one["size_px"] * judged.pixel_um
     told |= verdicts_told(seen)
     lost = dict(sorted(seen.reasons.items(), key=lambda one: -one[1]))
     told["parts"] = {"found": len(seen.truth) - sum(lost.values()), "not_found": lost}

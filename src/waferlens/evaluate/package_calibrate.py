@@ -41,7 +41,7 @@ from waferlens.evaluate.package_truth import Judged
 from waferlens.ops.boxes import iou
 from waferlens.ops.conformal import conformal_threshold
 from waferlens.prepare.package_part import ROTATE, asked_angle, measures_angle
-from waferlens.prepare.package_verdict import alarms_above
+from waferlens.prepare.package_verdict import alarms_above, reviews_above
 
 FALSE_ALARMS = 0.004
 """Share of good devices that may alarm, at the most."""
@@ -95,10 +95,8 @@ def fit_package_calibration(
         # classes share what is allowed: a device alarms by any of them
         told, promises[kind] = score_limits(scores, least, false_alarms / len(kinds), review / len(kinds))
         limits[kind] = replace(told, lift=lift)
-    above = dict(zip(seen.classes, alarms_above(session, angle).tolist(), strict=True))
-    above |= {kind: float(np.nextafter(one.score_ng, 0.0)) for kind, one in limits.items()}
-    hits = hits_of(seen.found, seen.truth, seen.parts, [above[kind] for kind in seen.classes])
-    beyond = chosen_beyond(hits)
+    beyond = _beyond(seen, alarms_above(session, angle), {kind: one.score_ng for kind, one in limits.items()})
+    either = _beyond(seen, reviews_above(session, angle), {kind: one.score_review for kind, one in limits.items()})
     grounds = {
         **data,
         "images": len(seen.truth),
@@ -108,9 +106,21 @@ def fit_package_calibration(
         "missing": len(seen.missing),
         "not_found": sum(seen.reasons.values()),
     }
-    return PackageCalibration(
-        limits, _probabilities(seen, kinds), promises, None if beyond is None else beyond.as_json(), grounds
-    )
+    return PackageCalibration(limits, _probabilities(seen, kinds), promises, beyond, either, grounds)
+
+
+def _beyond(seen: Seen, above: Float64[np.ndarray, " k"], least: Mapping[str, float]) -> dict[str, Any] | None:
+    """The size and contrast from which these devices' defects score above limits, as JSON holds it.
+
+    Args:
+        seen: With scores as the limits are of.
+        above: Limit of each class told, of the uncalibrated session.
+        least: Least score by class, as it was just fitted.
+    """
+    limits = dict(zip(seen.classes, above.tolist(), strict=True))
+    limits |= {kind: float(np.nextafter(score, 0.0)) for kind, score in least.items()}
+    chosen = chosen_beyond(hits_of(seen.found, seen.truth, seen.parts, [limits[kind] for kind in seen.classes]))
+    return None if chosen is None else chosen.as_json()
 
 
 def size_lift(seen: Seen, kind: str) -> float:

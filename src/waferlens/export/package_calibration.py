@@ -77,12 +77,12 @@ def calibration_lines(told: PackageCalibration | str) -> list[str]:
             shares = told.probabilities[kind](SCORES)
             said = ", ".join(f"{score:g}: {100 * share:.0f} %" for score, share in zip(SCORES, shares, strict=True))
             lines.append(f"- how likely a {kind} of a score is one, where as many devices are defective: {said}")
-    if told.capture is not None:
-        one = told.capture
-        lines.append(
-            f"- captured beyond {one['size_px']:.3g} px and {one['contrast_grey']:.3g} grey: {one['captured']} of "
-            f"{one['devices']} devices that chose these numbers; `evaluate` tells it of others"
-        )
+    for verdict, one in (("NG", told.capture), ("NG or review", told.capture_or_review)):
+        if one is not None:
+            lines.append(
+                f"- {verdict} beyond {one['size_px']:.3g} px and {one['contrast_grey']:.3g} grey: {one['captured']} of "
+                f"{one['devices']} devices that chose these numbers; `evaluate` tells it of others"
+            )
     return lines
 
 

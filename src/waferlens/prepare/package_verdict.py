@@ -69,8 +69,19 @@ def alarms_above(session: PackageSession, angle: DieAngleSpec | None) -> Float64
         session: Of the bundle.
         angle: Whether and how the die's angle is measured.
     """
-    above = dict(zip(session.classes, np.nextafter(session.score_ng, 0.0).tolist(), strict=True))
+    return _above(session, session.score_ng, angle, TURNED)
+
+
+def reviews_above(session: PackageSession, angle: DieAngleSpec | None) -> Float64[np.ndarray, " k"]:
+    """Of each class told, the score above which a finding makes its part NG or review; arguments as above."""
+    return _above(session, session.score_review, angle, 1 - TURNED)
+
+
+def _above(
+    session: PackageSession, least: Float64[np.ndarray, " c"], angle: DieAngleSpec | None, turned: float
+) -> Float64[np.ndarray, " k"]:
+    above = dict(zip(session.classes, np.nextafter(least, 0.0).tolist(), strict=True))
     classes = told_classes(session, angle)
     if measures_angle(session, angle):
-        above[ROTATE] = TURNED
+        above[ROTATE] = turned
     return np.array([above[kind] for kind in classes])
