@@ -12,7 +12,9 @@ from tiny import GRID, tiny_fields, tiny_views, tiny_wafer
 from waferlens.bundle.wafer import MULTIPLE_PX
 from waferlens.formats.nyu import entries, read_views
 from waferlens.load.nyu import split
+from waferlens.models import build_wafer
 from waferlens.train.wafer import FieldBatches, field_arrays, view_arrays
+from waferlens.train.wafer_task import HeightTask
 
 ON_FIELDS = ["wafer-fast", "wafer-fcrn", "wafer-unet"]
 
@@ -100,6 +102,37 @@ def test_what_is_known_is_hidden_now_and_then(fields: Path) -> None:
     for batch in FieldBatches(made, partly, 0):  # the line never tells these
         assert (batch["columns"] == 0).all()
         assert batch["track"].isfinite().any()  # which may supervise all the same
+
+
+def test_strips_are_told_without_one_another(fields: Path) -> None:
+    recipe = tiny_wafer("wafer-fast", "train.strip_px=64")
+    made = field_arrays(recipe, fields, "train")
+    batch = next(iter(FieldBatches(made, recipe, 0)))
+    rows = batch["image"].shape[2]
+    assert batch["cuts"].tolist() == list(range(64, rows, 64))
+    assert "cuts" not in next(iter(FieldBatches(made, recipe, None))), "it is judged on whole fields"
+    assert "cuts" not in next(iter(FieldBatches(made, tiny_wafer("wafer-fast"), 0)))
+    wide = FieldBatches(made, tiny_wafer("wafer-fast", "train.strip_px=128"), 0)
+    first = {
+        one for epoch in range(6) for batch in FieldBatches(made, wide.recipe, epoch) for one in batch["cuts"].tolist()
+    }
+    assert first == {64, 128} - {rows}, "at different rows from step to step"
+
+    torch.manual_seed(0)
+    task = HeightTask(build_wafer(recipe), recipe, 10, made.pitch_um)
+    task.eval()
+    lower = batch | {"image": batch["image"].clone()}
+    lower["image"][:, :, 64:] = torch.rand_like(lower["image"][:, :, 64:])
+    with torch.no_grad():
+        told, other = task.told(batch), task.told(lower)
+        whole, changed = (task.told({key: one[key] for key in one if key != "cuts"}) for one in (batch, lower))
+    assert told[0].shape == whole[0].shape == batch["truth"].shape
+    assert torch.equal(told[0][:, :, :64], other[0][:, :, :64])
+    assert not torch.equal(told[0][:, :, 64:], other[0][:, :, 64:])
+    assert not torch.equal(whole[0][:, :, :32], changed[0][:, :, :32]), "a whole field's columns tell of each other"
+    assert told[1] is not None
+    assert told[2] is not None
+    assert told[2].shape[2] == batch["kinds"].shape[1]
 
 
 def test_views_are_scaled_and_depths_are_picked(views: Path) -> None:

@@ -21,12 +21,14 @@ from waferlens.train.berhu import berhu
 from waferlens.train.wafer_losses import (
     RANGE,
     beyond_range,
+    beyond_reading,
     column_reading,
     lagged,
     laplace_nll,
     pixel_loss,
     track_error,
     track_nll,
+    unlagged,
     wafer_loss,
 )
 
@@ -172,6 +174,7 @@ def test_what_supervises_decides_where_gradients_come_from() -> None:
     batch["dense"][:] = False
     (height, log_sigma, logits), terms, _ = gradients(WaferLoss(supervision="track", **FULL), batch)
     assert terms == {"track", "range", "sigma"}
+    assert "bound" in gradients(WaferLoss(supervision="track", bound_weight=1.0, **FULL), batch)[1]
     assert (logits == 0).all()
     assert (log_sigma != 0).all()
 
@@ -210,6 +213,70 @@ def test_heights_that_no_wafer_has_are_drawn_back_and_others_left_alone() -> Non
     assert beyond.item() == pytest.approx((3.0 + 1.0) / 5)
     assert height.grad is not None
     assert height.grad.ravel().tolist() == pytest.approx([-0.2, 0, 0, 0, 0.2, 0])
+
+
+def still(track: list[float], h: int = 2) -> dict[str, torch.Tensor]:
+    """A batch of one field whose sensor does not lag."""
+    return {
+        "track": torch.tensor([track]),
+        "direction": torch.ones(1),
+        "seen": torch.ones(1, 1, h, len(track), dtype=torch.bool),
+    }
+
+
+def test_what_lies_above_a_reading_costs_more_than_what_lies_below() -> None:
+    sensor = AfSensor(lag_um=0.0, mean_share=0.2)
+    batch = still([0.4] * 12)
+    # the highest surface lies at 0.5 at the most: 0.2 of the reading is the mean of its column, which is 0 or more
+    height = image(np.array([[0.4, 0.5, 0.6, 0.2] * 3, [0.45, 0.0, 0.4, 0.4] * 3])).requires_grad_()
+    loss = beyond_reading(sensor, height, batch, 8.197, 0.25)
+    assert loss.item() == pytest.approx((0.1 + 0.25 * (0.2 + 0.4)) / 8)
+    loss.backward()
+    assert height.grad is not None
+    assert (24 * height.grad[0, 0, :, :4]).tolist() == [[0, 0, 1, -0.25], [0, -0.25, 0, 0]]
+    batch["track"][0, 3] = math.nan
+    batch["seen"][..., 1, :] = False
+    told = beyond_reading(sensor, height, batch, 8.197, 0.25).item()
+    assert told == pytest.approx((3 * 0.1 + 2 * 0.25 * 0.2) / 11), "neither that column nor those rows count"
+    assert beyond_reading(sensor, height, still([math.nan] * 12), 8.197, 0.25).item() == 0.0
+
+
+def test_a_bound_is_as_loose_as_its_neighbours_readings() -> None:
+    batch = still([0.1] * 6 + [0.9] * 6, h=1)
+    sensor = AfSensor(lag_um=0.0, mean_share=0.0)
+    height = image(np.array([[0.1] * 4 + [0.5] * 4 + [0.9] * 4]))
+    assert beyond_reading(sensor, height, batch, 8.197, 0.3).item() == pytest.approx(0.0)
+
+
+@pytest.mark.parametrize("share", [0.1, 0.4])
+def test_pixels_that_look_alike_get_a_quantile_of_their_readings(share: float) -> None:
+    """A carrier that is seen alone in 60 columns and beside a die in 40, and the die that is seen in these."""
+    tops = torch.cat([torch.zeros(60), torch.full((40,), 0.8)])
+    batch = still(tops.tolist())
+    batch["seen"][..., 1, :60] = False  # the second row is die, where there is one
+    low, high = (torch.tensor(0.3, requires_grad=True) for _ in range(2))
+    optimiser = torch.optim.SGD([low, high], lr=0.05)
+    for _ in range(1500):
+        height = torch.stack([low.expand(100), high.expand(100)])[None, None]
+        optimiser.zero_grad()
+        beyond_reading(AfSensor(lag_um=0.0, mean_share=0.0), height, batch, 8.197, share).backward()
+        optimiser.step()
+    assert (low.item(), high.item()) == pytest.approx((0.0, 0.8), abs=0.03), "less than 60 % lies below: the carrier"
+
+
+@pytest.mark.parametrize("direction", [1.0, -1.0])
+def test_a_lag_is_taken_back(direction: float) -> None:
+    reading = torch.from_numpy(np.cumsum(np.random.default_rng(6).normal(0, 0.02, 300)))[None]
+    way = torch.tensor([direction])
+    late = lagged(reading, 8.9, way)
+    assert (late - reading).abs().max() > 0.05
+    inner = slice(60, 240)
+    # `lagged` leaves out what lies more than six lags back
+    assert torch.allclose(unlagged(late, 8.9, way)[:, inner], reading[:, inner], atol=0.01)
+    late[0, 100] = math.nan
+    gone = torch.isnan(unlagged(late, 8.9, way))[0].nonzero().ravel().tolist()
+    assert gone == ([100, 101] if direction > 0 else [99, 100])
+    assert torch.equal(unlagged(reading, 0.0, way), reading)
 
 
 def test_the_tracks_likelihood_is_of_the_column_mean_of_sigma() -> None:

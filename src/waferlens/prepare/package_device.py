@@ -1,12 +1,13 @@
 """The die's angle of a device, of all its images: the rule that inspection and evaluation judge by.
 
 The angle needs no network, so that each light an image was taken in tells it. Their mean is taken, weighed by the
-inverse squares of their intervals. Its interval is the mean of theirs with the same weights: the roughness of the
-package's border, which limits them all, is seen in every light, and errors that are wholly alike add as they are (JCGM
-100:2008, 5.2.2). Of less alike ones it is too wide, never too narrow. The narrowest interval alone would be: where
-fits by chance look better than they are, it is taken, and holds the truth too seldom (docs/package.md).
+inverse squares of their intervals. Its interval is that of correlated inputs (JCGM 100:2008, 5.2.2): the roughness of
+the package's border limits them all, and both darkfields see it alike, brightfield half so. The narrowest interval
+alone would be too narrow: where fits by chance look better than they are, it is taken, and holds the truth too seldom
+(docs/package.md).
 
-Two lights whose intervals lie apart even when widened to 99 % cannot both be right: the device is for review.
+Two lights whose intervals lie apart even when widened to 99 % cannot both be right: the device is for review. So is one
+whose die only all images together tell to be turned, and none by itself: nobody could be shown where.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from itertools import combinations
 import numpy as np
 from scipy.special import ndtri
 
-from waferlens.bundle.verdict import OK, REVIEW
+from waferlens.bundle.verdict import NG, OK, REVIEW
 from waferlens.formats.package_set import LIGHTS
 from waferlens.ops.die_angle import COVERAGE, interval_verdict
 from waferlens.prepare.package_verdict import ANGLES
@@ -28,6 +29,10 @@ APART = 0.99
 """Coverage to which two lights' intervals are widened before they are said to contradict each other."""
 WIDENED = float(ndtri((1 + APART) / 2) / ndtri((1 + COVERAGE) / 2))
 """By how much that widens an interval, of a normal distribution."""
+ALIKE, ALIKE_IN_BRIGHTFIELD = 1.0, 0.5
+"""How far the errors of two images are alike, as a coefficient of correlation: of the darkfields, or of one light; and
+of a darkfield beside brightfield. Measured 0.96 to 0.97, and 0.37 to 0.46 (docs/package.md); more is taken, so that the
+interval is a little too wide and not too narrow."""
 LEAST_HALF_DEG = 1e-6
 """Half of an interval weighs as if it were no less than this: one without width would have all the weight [deg]"""
 
@@ -50,7 +55,8 @@ class DeviceAngle:
     """A die's angle as all images of its device tell it."""
 
     verdict: int
-    """Of `bundle.verdict`: OK where the whole interval lies within the limit, NG where it lies outside, else review."""
+    """Of `bundle.verdict`: OK where the whole interval lies within the limit, NG where it and that of an image lie
+    outside, else review."""
     angle: tuple[float, float, float] | None
     """The angle, and both ends of an interval that holds the truth in 90 % of cases or more; None where no image tells
     it [deg]"""
@@ -75,7 +81,10 @@ def device_angle(told: Sequence[SeenAngle], limit_deg: float | None) -> DeviceAn
     half = np.array([(one.high - one.low) / 2 for one in told])
     weight = 1 / np.maximum(half, LEAST_HALF_DEG) ** 2
     weight /= weight.sum()
-    value, reach = math.remainder(float(weight @ angle), 180.0), float(weight @ half)
+    bright = np.array([one.light == "bf" for one in told])
+    alike = np.where(bright[:, None] == bright, ALIKE, ALIKE_IN_BRIGHTFIELD)
+    share = weight * half
+    value, reach = math.remainder(float(weight @ angle), 180.0), math.sqrt(float(share @ alike @ share))
     low, high = value - reach, value + reach
     lights = "+".join(light for light in LIGHTS if any(one.light == light for one in told))
     doubt = ""
@@ -83,7 +92,12 @@ def device_angle(told: Sequence[SeenAngle], limit_deg: float | None) -> DeviceAn
         if abs(angle[a] - angle[b]) > WIDENED * (half[a] + half[b]):
             doubt = f"die angles contradict each other: {_said(told[a])}, {_said(told[b])}"
             break
-    verdict = OK if limit_deg is None else REVIEW if doubt else ANGLES[interval_verdict(low, high, limit_deg)]
+    if limit_deg is None:
+        return DeviceAngle(OK, (value, low, high), lights, doubt)
+    verdict = ANGLES[interval_verdict(low, high, limit_deg)]
+    alone = max(ANGLES[interval_verdict(one.low, one.high, limit_deg)] for one in told)
+    if doubt or (verdict == NG and alone < NG):
+        verdict = REVIEW
     return DeviceAngle(verdict, (value, low, high), lights, doubt)
 
 

@@ -80,6 +80,12 @@ class WaferLoss(Section):
     """Weight of the cross-entropy of the classes."""
     track_weight: Weight = 1.0
     """Weight of the track's term, where the track supervises."""
+    bound_weight: Weight = 0.0
+    """Weight of how far heights lie above what was read of their columns, where the track supervises, and, weighing
+    less, how far below. The soft maximum teaches the highest pixels of a column; this teaches all of them."""
+    short_share: Fraction = 0.3
+    """Weight of what lies below a reading beside that of what lies above. Pixels that look alike are given the height
+    that so large a share of their columns' readings lies below as this is of this and 1."""
     sensor: AfSensor = AfSensor()
     """The sensor, where the track supervises."""
     mask_zero: bool = False
@@ -95,6 +101,9 @@ class WaferTrain(Train):
     """Of sgd."""
     crop_px: Annotated[int, Field(ge=64, multiple_of=64)] | None = None
     """Columns cut from each field in training; rows are kept, for the track saw them all; null takes all of it [px]"""
+    strip_px: Annotated[int, Field(ge=64, multiple_of=64)] | None = None
+    """Rows of the strips that the network sees one by one in training, so that what it says of one cannot come from
+    what stands elsewhere in the column; null shows whole fields [px]"""
     forget_known: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.3
     """Share of the fields for which each of `input.known` is hidden, one by one, so that each may be missing."""
 
@@ -128,6 +137,8 @@ class WaferRecipe(Recipe):
         """What the network cannot be shown, or cannot tell."""
         kind = self.model.kind
         if kind != "wafer-fast":
+            if self.train.strip_px is not None:
+                yield "train.strip_px", f"{kind} takes images of one size; set train.strip_px=null"
             if self.input.known:
                 yield "input.known", f"{kind} is shown the image alone; set input.known=[]"
             if self.target.classes:

@@ -5,6 +5,8 @@ Supervised by the track alone, a network learns through a model of the sensor: w
 
 from __future__ import annotations
 
+import math
+
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
@@ -15,6 +17,9 @@ from waferlens.train.berhu import berhu
 Map = Float[Tensor, "b 1 h w"]
 RANGE = (-0.1, 1.1)
 """Where heights lie: a bowed carrier is a little below 0, and nothing is much above the full scale."""
+BOUND_COLUMNS = 5
+"""Columns over which a bound is the highest, and the lowest, of what was read: readings are noisy, the more so without
+their lag."""
 LEAST_SIGNAL = 0.01
 """Share of white below which a pixel gives the sensor no less: the square root would have no gradient at 0."""
 
@@ -135,6 +140,9 @@ def wafer_loss(
             error = track_error(loss.sensor, height, batch, full_scale, pitch_um)
             terms["track"] = (loss.track_weight, error.mean())
             terms["range"] = (loss.track_weight, beyond_range(height, batch["seen"]))
+            if loss.bound_weight:
+                beyond = beyond_reading(loss.sensor, height, batch, pitch_um, loss.short_share)
+                terms["bound"] = (loss.bound_weight, beyond)
             if loss.sigma_weight and log_sigma is not None and "sigma" not in terms:
                 terms["sigma"] = (loss.sigma_weight, track_nll(error, log_sigma, known_columns))
     if not terms:  # nothing is known of any field of this batch
@@ -161,6 +169,56 @@ def beyond_range(height: Map, seen: Bool[Tensor, "b 1 h w"]) -> Float[Tensor, ""
     low, high = RANGE
     each = torch.relu(low - height) + torch.relu(height - high)
     return (each * seen).sum() / seen.sum().clamp(min=1)
+
+
+def beyond_reading(
+    sensor: AfSensor, height: Map, batch: dict[str, Tensor], pitch_um: float, short_share: float
+) -> Float[Tensor, ""]:
+    """How far heights lie above what was read of their column, and, weighing less, how far below.
+
+    A reading is near the highest surface of its column: no pixel lies above it, and some lie below. So of all pixels
+    that look alike, the reading of their columns is an upper bound, and it is reached where there is nothing higher: a
+    low quantile of it is their height. Unlike the sensor's soft maximum this tells every pixel something.
+
+    Source: Koenker, Bassett, "Regression quantiles", Econometrica 46 (1978) 33, for a loss that weighs both sides
+    differently.
+
+    Args:
+        sensor: Its share of the mean lets the highest surface lie above the reading.
+        height: Of each pixel [full scale]
+        batch: As `wafer_loss` takes it.
+        pitch_um: Of the columns [um]
+        short_share: Weight of what lies below the reading, where that of what lies above is 1.
+    """
+    top = unlagged(batch["track"], sensor.lag_um / pitch_um, batch["direction"])
+    known = torch.isfinite(top)
+    top = torch.nan_to_num(top)
+    pooled = torch.nn.functional.max_pool1d(top[:, None], BOUND_COLUMNS, 1, BOUND_COLUMNS // 2)[:, 0]
+    lowest = -torch.nn.functional.max_pool1d(-top[:, None], BOUND_COLUMNS, 1, BOUND_COLUMNS // 2)[:, 0]
+    high = (pooled / (1 - sensor.mean_share)).clamp(min=pooled)[:, None, None]
+    low = lowest[:, None, None]
+    each = torch.relu(height - high) + short_share * torch.relu(low - height)
+    where = batch["seen"] & known[:, None, None]
+    return (each * where).sum() / where.sum().clamp(min=1)
+
+
+def unlagged(track: Float[Tensor, "b w"], lag_columns: float, direction: Float[Tensor, " b"]) -> Float[Tensor, "b w"]:
+    """What the sensor would have read without its low-pass of first order; not known where a neighbour is not.
+
+    Args:
+        track: One value a column, NaN where not known.
+        lag_columns: Length of the low-pass [columns]
+        direction: 1 along +x, -1 against it.
+    """
+    if lag_columns <= 0:
+        return track
+    keep = math.exp(-1 / lag_columns)
+
+    def forward(values: Tensor) -> Tensor:
+        before = torch.cat([values[:, :1], values[:, :-1]], dim=1)
+        return (values - keep * before) / (1 - keep)
+
+    return torch.where(direction[:, None] >= 0, forward(track), forward(track.flip(1)).flip(1))
 
 
 def track_nll(error: Float[Tensor, " n"], log_sigma: Map, known_columns: Bool[Tensor, "b w"]) -> Float[Tensor, ""]:

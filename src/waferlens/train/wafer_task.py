@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -32,10 +33,25 @@ class HeightTask(TimedTask):
         self._errors = self._pixels = self._track_errors = self._columns = 0.0
 
     def training_step(self, batch: dict[str, Tensor], index: int) -> Tensor:
-        told = self.network.scaled(*self.inputs(batch))
+        told = self.told(batch)
         loss, terms = wafer_loss(self.recipe.loss, told, batch, self.recipe.target.full_scale, self.pitch_um)
         self.log_dict({"loss": loss.detach(), **terms}, on_step=False, on_epoch=True, batch_size=len(batch["image"]))
         return loss
+
+    def told(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """Height, log sigma and classes; of strips of rows, each told without the others, where the batch is cut."""
+        if "cuts" not in batch:
+            return self.network.scaled(*self.inputs(batch))
+        edges = [0, *batch["cuts"].tolist(), batch["image"].shape[2]]
+        strips = [
+            self.network.scaled(*self.inputs(batch | {"image": batch["image"][:, :, above:below]}))
+            for above, below in pairwise(edges)
+        ]
+        height, log_sigma, classes = (
+            None if parts[0] is None else torch.cat(parts, dim=2) for parts in zip(*strips, strict=True)
+        )
+        assert height is not None
+        return height, log_sigma, classes
 
     def inputs(self, batch: dict[str, Tensor]) -> tuple[Tensor, ...]:
         """What the network takes of a batch."""
