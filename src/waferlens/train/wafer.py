@@ -231,9 +231,6 @@ class FieldBatches:
                 batch |= {name: batch[name].flip(-1) for name in names}
                 batch["direction"] = -batch["direction"]
                 batch["columns"][:, 3] *= -1
-        if spec.strip_px is not None:
-            first = MULTIPLE_PX * int(rng.integers(1, spec.strip_px // MULTIPLE_PX + 1))
-            batch["cuts"] = torch.arange(first, batch["image"].shape[2], spec.strip_px)
         if spec.augment.gain:
             gain = 1 + spec.augment.gain * rng.uniform(-1, 1, (len(rows), 1, 1, 1))
             batch["image"] = batch["image"] * torch.from_numpy(gain.astype(np.float32))
