@@ -12,9 +12,7 @@ from tiny import GRID, tiny_fields, tiny_views, tiny_wafer
 from waferlens.bundle.wafer import MULTIPLE_PX
 from waferlens.formats.nyu import entries, read_views
 from waferlens.load.nyu import split
-from waferlens.models import build_wafer
 from waferlens.train.wafer import FieldBatches, field_arrays, view_arrays
-from waferlens.train.wafer_task import HeightTask, on_its_side
 
 ON_FIELDS = ["wafer-fast", "wafer-fcrn", "wafer-unet"]
 
@@ -102,36 +100,6 @@ def test_what_is_known_is_hidden_now_and_then(fields: Path) -> None:
     for batch in FieldBatches(made, partly, 0):  # the line never tells these
         assert (batch["columns"] == 0).all()
         assert batch["track"].isfinite().any()  # which may supervise all the same
-
-
-def test_a_field_on_its_side_is_told_by_its_rows(fields: Path) -> None:
-    recipe = tiny_wafer("wafer-fast", "train.transpose=true", "train.crop_px=64", "train.forget_known=0")
-    made = field_arrays(recipe, fields, "train")
-    made.columns[0, 0], made.columns[0, 1] = 40.0, 1.0
-    made.columns[1:, 0], made.columns[1:, 1] = np.arange(made.columns.shape[2]), 1.0
-    batch = next(iter(FieldBatches(made, tiny_wafer("wafer-fast"), None)))
-    side = on_its_side(batch)
-    assert torch.equal(side["image"], batch["image"].transpose(2, 3))
-    assert side["columns"].shape[2] == batch["image"].shape[2]
-    assert (side["columns"][0, :2, :].mT == torch.tensor([40.0, 1.0])).all(), "the objective stood still"
-    assert (side["columns"][1:] == 0).all(), "it moved along what are rows now"
-    assert (side["columns"][:, 2:] == 0).all(), "no track was read of rows"
-    assert all(side[name] is batch[name] for name in batch if name not in ("image", "columns"))
-
-    torch.manual_seed(0)
-    task = HeightTask(build_wafer(recipe), recipe, 10, made.pitch_um)
-    task.eval()
-    batch = next(iter(FieldBatches(made, recipe, 0)))
-    with torch.no_grad():
-        told = task.told(batch)
-        there = task.network.scaled(*task.inputs(on_its_side(batch)))
-    assert told[0].shape == batch["truth"].shape != there[0].shape
-    for one, other in zip(told, there, strict=True):
-        assert one is not None
-        assert other is not None
-        assert torch.equal(one, other.transpose(2, 3))
-    assert told[2] is not None
-    assert told[2].shape[2:] == batch["kinds"].shape[1:]
 
 
 def test_views_are_scaled_and_depths_are_picked(views: Path) -> None:

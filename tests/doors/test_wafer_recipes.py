@@ -17,7 +17,6 @@ from waferlens.recipe import load_recipe
         ("depth-cnn", "target: {sigma: true}", "target.sigma = true: depth-cnn tells no spread"),
         ("wafer-fcrn", "model: {bottleneck_channels: 24}", "model.bottleneck_channels = 24: should be a multiple"),
         ("wafer-fcrn", "train: {crop_px: 128}", "train.crop_px = 128: fcrn takes images of one size"),
-        ("wafer-fcrn", "train: {transpose: true}", "train.transpose = true: fcrn takes images of one size"),
         ("wafer-fcrn", "input: {known: [track]}", "fcrn is shown the image alone; set input.known=[]"),
         ("wafer-unet", "input: {width_px: 100}", "input.width_px = 100: 4 levels need a multiple of 8"),
         ("wafer-unet", "target: {classes: true}", "unet tells heights only"),

@@ -101,9 +101,6 @@ class WaferTrain(Train):
     """Of sgd."""
     crop_px: Annotated[int, Field(ge=64, multiple_of=64)] | None = None
     """Columns cut from each field in training; rows are kept, for the track saw them all; null takes all of it [px]"""
-    transpose: bool = False
-    """Show fields on their side in training, rows for columns, while their columns' readings supervise them as ever:
-    neither a column's other pixels nor the way a street runs then tell what was read there."""
     forget_known: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.3
     """Share of the fields for which each of `input.known` is hidden, one by one, so that each may be missing."""
 
@@ -137,8 +134,6 @@ class WaferRecipe(Recipe):
         """What the network cannot be shown, or cannot tell."""
         kind = self.model.kind
         if kind != "wafer-fast":
-            if self.train.transpose:
-                yield "train.transpose", f"{kind} takes images of one size; set train.transpose=false"
             if self.input.known:
                 yield "input.known", f"{kind} is shown the image alone; set input.known=[]"
             if self.target.classes:

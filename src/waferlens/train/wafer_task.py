@@ -13,9 +13,6 @@ from waferlens.train.muon import Muon
 from waferlens.train.tasks import TimedTask, rate_schedule
 from waferlens.train.wafer_losses import track_error, wafer_loss
 
-STILL_UM = 0.5
-"""By how much an objective that stands still may seem to move along a field [um]"""
-
 
 class HeightTask(TimedTask):
     """Learns height maps.
@@ -35,16 +32,10 @@ class HeightTask(TimedTask):
         self._errors = self._pixels = self._track_errors = self._columns = 0.0
 
     def training_step(self, batch: dict[str, Tensor], index: int) -> Tensor:
-        told = self.told(batch)
+        told = self.network.scaled(*self.inputs(batch))
         loss, terms = wafer_loss(self.recipe.loss, told, batch, self.recipe.target.full_scale, self.pitch_um)
         self.log_dict({"loss": loss.detach(), **terms}, on_step=False, on_epoch=True, batch_size=len(batch["image"]))
         return loss
-
-    def told(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        """Height, log sigma and classes; where the recipe transposes, of fields that are shown on their side."""
-        if self.recipe.train.transpose:
-            return _transposed(self.network.scaled(*self.inputs(on_its_side(batch))))
-        return self.network.scaled(*self.inputs(batch))
 
     def inputs(self, batch: dict[str, Tensor]) -> tuple[Tensor, ...]:
         """What the network takes of a batch."""
@@ -88,26 +79,3 @@ class HeightTask(TimedTask):
                 optimizer = torch.optim.AdamW(trained, lr=spec.lr, weight_decay=spec.weight_decay)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate_schedule(spec, self.steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
-
-
-def on_its_side(batch: dict[str, Tensor]) -> dict[str, Tensor]:
-    """A batch whose images have rows for columns; what supervises it stays as it is.
-
-    The columns of such an image were rows: no track was read of them, and the objective's height is known where it was
-    the same at all columns.
-    """
-    image, columns = batch["image"].transpose(2, 3), batch["columns"]
-    height, known = columns[:, 0], columns[:, 1]
-    mean = height.mean(dim=1)
-    still = (known != 0).all(dim=1) & ((height - mean[:, None]).abs() <= STILL_UM).all(dim=1)
-    facts = torch.zeros(len(columns), columns.shape[1], image.shape[3], dtype=columns.dtype, device=columns.device)
-    facts[:, 0], facts[:, 1] = (still * mean)[:, None], still[:, None].to(facts.dtype)
-    return batch | {"image": image.contiguous(), "columns": facts}
-
-
-def _transposed(
-    told: tuple[Tensor, Tensor | None, Tensor | None],
-) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    height, log_sigma, classes = (None if one is None else one.transpose(2, 3).contiguous() for one in told)
-    assert height is not None
-    return height, log_sigma, classes
