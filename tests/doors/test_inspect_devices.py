@@ -245,9 +245,10 @@ def test_the_angle_of_a_device_is_that_of_all_its_images() -> None:
         return made
 
     turned = finding(Place(100, 200, 20, 40, "um"), "rotate", 1.0)
-    # weights 1 / 0.05^2 and 1 / 0.1^2: 4 to 1; the interval is the mean of theirs, 0.06
+    # weights 1 / 0.05^2 and 1 / 0.1^2: 4 to 1, so that 0.04 and 0.02 add, of errors that are half alike
     one = device(("dfw", 0.44, 0.05, "OK"), ("bf", 0.34, 0.1, "review"))
-    assert one.angle == pytest.approx((0.42, 0.36, 0.48))
+    half = np.sqrt(0.04**2 + 0.02**2 + 0.04 * 0.02)
+    assert one.angle == pytest.approx((0.42, 0.42 - half, 0.42 + half))
     assert (one.verdict, one.reason, one.angle_lights, one.findings) == ("OK", "", "bf+dfw", ())
     # what a single light leaves in doubt, two may tell, and what none of them doubts is not doubted
     assert device(("dfw", 0.45, 0.06, "review")).reason == "die angle 0.45 deg (0.39 to 0.51) in dfw, limit 0.5"
@@ -255,7 +256,7 @@ def test_the_angle_of_a_device_is_that_of_all_its_images() -> None:
     # a turned die in a light that the network does not know is NG, and found once
     bad = device(("dfw", 0.56, 0.07, "review"), ("bf", 0.62, 0.05, "NG"))
     assert bad.verdict == "NG"
-    assert bad.reason.startswith("die angle 0.60 deg (0.54 to 0.66) in bf+dfw")
+    assert bad.reason.startswith("die angle 0.60 deg (0.55 to 0.65) in bf+dfw")
     assert [(seen.light, found) for seen, found in bad.findings] == [("bf", turned)]
     both = device(("dfw", 0.60, 0.05, "NG"), ("dfb", 0.61, 0.04, "NG"), known=("dfw", "dfb"))
     assert [seen.light for seen, _ in both.findings] == ["dfb"], "the surest"
@@ -362,7 +363,11 @@ def test_a_lot_with_every_kind_of_trouble(
     images = [results[rows["000000"][light]] for light in ("bf", "dfw", "dfb")]
     angles = np.array([[float(image[name]) for name in names] for image in images])
     weights = 1 / (angles[:, 2] - angles[:, 1]) ** 2
-    assert [float(rows["000000"][name]) for name in names] == pytest.approx(weights @ angles / weights.sum(), rel=1e-5)
+    value = weights @ angles[:, 0] / weights.sum()
+    bright, white, blue = weights * (angles[:, 2] - angles[:, 1]) / 2 / weights.sum()
+    half = np.sqrt(bright**2 + (white + blue) ** 2 + bright * (white + blue))
+    told_of = [float(rows["000000"][name]) for name in names]
+    assert told_of == pytest.approx([value, value - half, value + half], rel=1e-5)
     assert [first[name] for name in names] == pytest.approx([float(rows["000000"][name]) for name in names], rel=1e-5)
     assert (rows["000000"]["angle_light"], first["angle_light"]) == ("bf+dfw+dfb", "bf+dfw+dfb")
     assert {image["verdict"] for image in images} == {"NG"}, "a turned die is NG in whatever light"
