@@ -58,8 +58,7 @@ class DeviceAngle:
     """Of `bundle.verdict`: OK where the whole interval lies within the limit, NG where it and that of an image lie
     outside, else review."""
     angle: tuple[float, float, float] | None
-    """The angle, and both ends of an interval that holds the truth in 90 % of cases or more; None where no image tells
-    it [deg]"""
+    """The angle, and both ends of its 90 % interval; None where no image tells it [deg]"""
     lights: str
     """Those that tell it, as `bf+dfw`."""
     doubt: str = ""
